@@ -1,0 +1,1 @@
+"""Small measured curves for the demo; see README.md beside this file."""

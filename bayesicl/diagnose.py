@@ -1,0 +1,66 @@
+"""Whether a posterior may be trusted: the gates that every study must pass."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+from arviz_stats import bfmi, ess, rhat
+
+MAX_RHAT = 1.01
+MIN_ESS = 400
+MIN_BFMI = 0.3
+
+
+@dataclass(frozen=True)
+class Checks:
+    """Worst values over the parameters and chains of one fit, and what failed, in words.
+
+    rhat: rank-normalised. ess_bulk, ess_tail: draws. divergences, depth_hits: counts. bfmi: the
+    smallest over chains. failures: empty where all gates are passed.
+    """
+
+    rhat: float
+    ess_bulk: float
+    ess_tail: float
+    divergences: int
+    bfmi: float
+    depth_hits: int
+    failures: tuple[str, ...]
+
+    @property
+    def passed(self) -> bool:
+        """All gates are passed."""
+        return not self.failures
+
+
+def diagnose(posterior: xr.Dataset, stats: xr.Dataset, *, max_tree_depth: int = 10) -> Checks:
+    """Apply the gates to the posterior and sample_stats of a fit, both (chain, draw, ...).
+
+    R-hat < 1.01, bulk and tail ESS >= 400, no divergence, BFMI >= 0.3, no tree-depth hit
+    (Vehtari et al. 2021, "Rank-normalization, folding, and localization"; Betancourt 2016).
+    """
+    # A probability that is a constant by construction has no R-hat.
+    moving = [n for n in posterior if float(posterior[n].std(("chain", "draw")).max()) > 0]
+    posterior = posterior[moving]
+    worst = lambda data, f: float(f([f(data[n].to_numpy()) for n in moving]))  # noqa: E731
+    values = {
+        "rhat": worst(rhat(posterior), np.nanmax),
+        "ess_bulk": worst(ess(posterior, method="bulk"), np.nanmin),
+        "ess_tail": worst(ess(posterior, method="tail", prob=(0.05, 0.95)), np.nanmin),
+        "divergences": int(stats["diverging"].sum()),
+        "bfmi": float(np.min(bfmi(stats)["energy"])),
+        "depth_hits": int((stats["n_steps"] >= 2**max_tree_depth - 1).sum()),
+    }
+    failures = []
+    if not values["rhat"] < MAX_RHAT:
+        failures.append(f"R-hat {values['rhat']:.3f}, must be below {MAX_RHAT}")
+    for name, words in (("ess_bulk", "bulk ESS"), ("ess_tail", "tail ESS")):
+        if not values[name] >= MIN_ESS:
+            failures.append(f"{words} {values[name]:.0f}, must be at least {MIN_ESS}")
+    if values["divergences"]:
+        failures.append(f"{values['divergences']} divergent transitions, must be 0")
+    if not values["bfmi"] >= MIN_BFMI:
+        failures.append(f"BFMI {values['bfmi']:.2f}, must be at least {MIN_BFMI}")
+    if values["depth_hits"]:
+        failures.append(f"{values['depth_hits']} transitions hit the tree-depth limit, must be 0")
+    return Checks(**values, failures=tuple(failures))

@@ -1,0 +1,144 @@
+"""The Law contract, the list of laws that come with bayesicl, and users' own law files.
+
+A law says what the mean curve is and nothing else: it knows neither how measurements scatter
+(`noise`) nor how it is sampled (`nuts`). One file, one law; see `models/README.md`.
+"""
+
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from bayesicl.errors import InputError
+
+LAWS = ("general", "sampling", "scoring", "power", "bounded", "logistic")
+BAYESIAN = ("general", "sampling", "scoring")
+
+Sites = Mapping[str, Any]
+
+
+@partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["shots", "hypothesis"],
+    meta_fields=["n_hypotheses", "backgrounds"],
+)
+@dataclass(frozen=True)
+class Design:
+    """What is known of a study before anything is measured.
+
+    shots: (cells,) float, demonstrations before the query, >= 0.
+    hypothesis: (cells,) int in [0, n_hypotheses), what generated the demonstrations.
+    n_hypotheses: H, the observed hypotheses. backgrounds: unobserved ones, B; M = H + B.
+    """
+
+    shots: Any
+    hypothesis: Any
+    n_hypotheses: int = 1
+    backgrounds: int = 1
+
+    @property
+    def n_believed(self) -> int:
+        """M, the hypotheses that the language model may believe it is in."""
+        return self.n_hypotheses + self.backgrounds
+
+
+def _same(design: Design, w: Sites) -> tuple[Sites, float]:
+    return w, 0.0
+
+
+@dataclass(frozen=True)
+class Law:
+    """One law of in-context learning.
+
+    name: the name by which fits, files and tables know it.
+    curve: pure function of shots and natural parameters that broadcasts and returns log p.
+    model: NumPyro function of a Design that samples the parameters and returns log p of each
+        cell, shape (cells,). Sites whose names begin with "_" are not reported.
+    reference: where the law comes from. formula: one line, in the words of the docstring.
+    monotone: the curve never falls with shots; a measured fall then raises a warning.
+    coordinates: optional bijection of the unconstrained space, (design, w) -> (z, log|dz/dw|),
+        through which the engine samples; posterior and priors do not depend on it.
+    """
+
+    name: str
+    curve: Callable[..., jax.Array]
+    model: Callable[[Design], jax.Array]
+    reference: str
+    formula: str = ""
+    monotone: bool = True
+    coordinates: Callable[[Design, Sites], tuple[Sites, Any]] = _same
+
+    @property
+    def path(self) -> Path:
+        """The file that defines the law."""
+        return Path(inspect.getfile(self.model))
+
+    @property
+    def source_hash(self) -> str:
+        """SHA-256 of the law's file: a changed law is another law."""
+        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+
+def laws() -> dict[str, Law]:
+    """All laws that come with bayesicl, by name.
+
+    >>> sorted(laws())
+    ['bounded', 'general', 'logistic', 'power', 'sampling', 'scoring']
+    """
+    return {name: importlib.import_module(f"bayesicl.models.{name}").law for name in LAWS}
+
+
+def load_law(law: str | Path | Law) -> Law:
+    """The law of this name, or the law defined by the Python file at this path.
+
+    Raises InputError where there is no such law or the file does not define one.
+
+    >>> load_law("power").name
+    'power'
+    """
+    if isinstance(law, Law):
+        return law
+    if str(law) in LAWS:
+        return laws()[str(law)]
+    path = Path(law)
+    if path.suffix != ".py":
+        raise InputError(
+            f"unknown law {str(law)!r}: choose from {', '.join(LAWS)}, or give the path of a "
+            "Python file that defines one"
+        )
+    if not path.is_file():
+        raise InputError(f"law file {path}: no such file")
+    return _law_of_file(path.resolve())
+
+
+def _law_of_file(path: Path) -> Law:
+    # A stable module name: the same file loaded twice gives the same compiled programs.
+    name = f"bayesicl_user_law_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec is not None and spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise InputError(
+                f"law file {path}: it does not run ({type(error).__name__}: {error})"
+            ) from error
+        sys.modules[name] = module
+    law = getattr(sys.modules[name], "law", None)
+    if not isinstance(law, Law):
+        raise InputError(
+            f"law file {path}: it must define `law = Law(name, curve, model, reference=...)`, "
+            f"got {'no such name' if law is None else type(law).__name__}"
+        )
+    if law.name in LAWS:
+        raise InputError(f"law file {path}: the name {law.name!r} is taken; give yours another")
+    return law

@@ -1,0 +1,255 @@
+"""How measured cells scatter around a law's mean curve.
+
+A noise never sees which law drew the curve: it gets log p of every cell and says how likely the
+cell's measured mean y is. All five are one of two families:
+
+- beta-binomial, for counts of one run;
+- a normal distribution of the cell's mean with the variance taken at the law's mean p,
+  y_i = p_i + sqrt(p_i (1 - p_i)) (l_i b + sqrt(D_i) e_i), where b is common to a curve. It is
+  linear in the measured mean, so that skewed per-prompt probabilities do not bend the curve.
+
+Sizes are learned per curve. Where replicates show the spread directly, that spread is evidence
+about the sizes alone (`spread`), never about the curve.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+from bayesicl.errors import InputError
+from bayesicl.law import Design
+from bayesicl.priors import hypotheses
+
+Arrays = Mapping[str, Any]
+"""Of a study: y, total, replicates, se, fitted (cells,), and what `spread` needs."""
+
+
+class Moments:
+    """Normal noise of a study at given parameters: mean, independent sd and common loading."""
+
+    def __init__(self, logp, D, load):
+        """logp, D, load: (cells,); D and load in units of p(1 - p) and of its root."""
+        # Away from 0 and 1 by rounding only, so that a law's extremes keep finite gradients.
+        self.mean = jnp.exp(logp)
+        tiny = jnp.finfo(self.mean.dtype).eps
+        v = jnp.maximum(self.mean * -jnp.expm1(logp), tiny)
+        self.variance = D * v
+        self.common = load * jnp.sqrt(v)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """One way of scattering.
+
+    name, summary: for tables. kinds: the kinds of study it suits.
+    model(design, data): samples the sizes of the scatter; returns them, each (H,).
+    moments(logp, sizes, design, data): Moments, or None for the beta-binomial family.
+    """
+
+    name: str
+    summary: str
+    kinds: tuple[str, ...]
+    model: Callable[[Design, Arrays], dict[str, jax.Array]]
+    moments: Callable[..., Moments] | None
+
+    def log_density(self, logp, sizes, design: Design, data: Arrays) -> jax.Array:
+        """Log density of all fitted cells together: ()."""
+        if self.moments is None:
+            return jnp.sum(jnp.where(data["fitted"], _beta_binomial(logp, sizes, design, data), 0))
+        m = self.moments(logp, sizes, design, data)
+        seen = _common(m, design, data)
+        z2 = (data["y"] - m.mean) ** 2 / m.variance + jnp.log(2 * jnp.pi * m.variance)
+        separate = -0.5 * jnp.sum(jnp.where(data["fitted"], z2, 0.0))
+        shared = 0.5 * (seen.pull**2 / seen.precision - jnp.log(seen.precision))
+        return separate + jnp.sum(shared)
+
+    def cell_log_density(self, logp, sizes, design: Design, data: Arrays) -> jax.Array:
+        """Log density of each cell given the other fitted cells: (cells,)."""
+        if self.moments is None:
+            return _beta_binomial(logp, sizes, design, data)
+        m = self.moments(logp, sizes, design, data)
+        seen, h = _common(m, design, data), design.hypothesis
+        own = jnp.where(data["fitted"], 1.0, 0.0) * m.common / m.variance
+        precision = seen.precision[h] - own * m.common
+        pull = seen.pull[h] - own * (data["y"] - m.mean)
+        mean = m.mean + m.common * pull / precision
+        sd = jnp.sqrt(m.variance + m.common**2 / precision)
+        return dist.Normal(mean, sd).log_prob(data["y"])
+
+    def draw(self, key, logp, sizes, design: Design, data: Arrays, *, seen=True):
+        """A new measurement of every cell, of its own size: (cells,), in [0, 1].
+
+        seen (bool): on the replicates of the fitted cells, whose common shift the data tell something
+        about; otherwise on new ones.
+        """
+        if self.moments is None:
+            a, b = _beta(logp, sizes, design)
+            total = data["total"].astype(jnp.int32)
+            return dist.BetaBinomial(a, b, total_count=total).sample(key) / total
+        m = self.moments(logp, sizes, design, data)
+        key_common, key_cell = jax.random.split(key)
+        common = jax.random.normal(key_common, (design.n_hypotheses,))
+        known = _common(m, design, data)
+        again = known.pull / known.precision + common / jnp.sqrt(known.precision)
+        common = jnp.where(seen, again, common)
+        noise = jnp.sqrt(m.variance) * jax.random.normal(key_cell, jnp.shape(logp))
+        return jnp.clip(m.mean + m.common * common[design.hypothesis] + noise, 0.0, 1.0)
+
+
+@dataclass
+class _Common:
+    """Normal posterior of each curve's common shift b: precision and precision times mean."""
+
+    precision: jax.Array
+    pull: jax.Array
+
+
+def _common(m: Moments, design: Design, data: Arrays) -> _Common:
+    weight = jnp.where(data["fitted"], m.common / m.variance, 0.0)
+    total = lambda x: jax.ops.segment_sum(x, design.hypothesis, design.n_hypotheses)  # noqa: E731
+    return _Common(1.0 + total(weight * m.common), total(weight * (data["y"] - m.mean)))
+
+
+def _beta(logp, sizes, design: Design):
+    concentration = (1.0 / sizes["scatter"] ** 2 - 1.0)[design.hypothesis]
+    tiny = jnp.finfo(jnp.result_type(float)).eps
+    p = jnp.clip(jnp.exp(logp), tiny, 1.0)
+    q = jnp.clip(-jnp.expm1(logp), tiny, 1.0)
+    return p * concentration, q * concentration
+
+
+def _beta_binomial(logp, sizes, design: Design, data: Arrays):
+    a, b = _beta(logp, sizes, design)
+    count = jnp.round(data["y"] * data["total"])
+    return dist.BetaBinomial(a, b, total_count=data["total"]).log_prob(count)
+
+
+def _sample_scatter(design: Design, data: Arrays):
+    with hypotheses(design):
+        return {"scatter": numpyro.sample("scatter", dist.Beta(1.0, 9.0))}
+
+
+def _sample_c(design: Design, data: Arrays):
+    with hypotheses(design):
+        c = numpyro.sample("c", dist.Beta(2.0, 3.0))
+    if "log_c" in data:
+        spread = dist.Normal(jnp.log(c), data["log_c_se"]).log_prob(data["log_c"])
+        numpyro.factor("spread", jnp.sum(jnp.where(data["has_spread"], spread, 0.0)))
+    return {"c": c}
+
+
+def _mean_moments(logp, sizes, design: Design, data: Arrays):
+    return Moments(logp, sizes["c"][design.hypothesis] / data["total"], jnp.zeros_like(logp))
+
+
+def _sample_replicates(design: Design, data: Arrays):
+    with hypotheses(design):
+        dispersion = numpyro.sample("dispersion", dist.LogNormal(0.5, 1.0))
+        slope = numpyro.sample("dispersion_slope", dist.Normal(-0.3, 0.5))
+        sd = numpyro.sample("replicate_sd", dist.HalfNormal(0.15))
+    sizes = {"dispersion": dispersion, "dispersion_slope": slope, "replicate_sd": sd}
+    numpyro.factor("spread", _replicate_spread(sizes, design, data))
+    return sizes
+
+
+def _dispersion(sizes, design: Design):
+    """d at each cell: log-linear in log(1 + shots), `dispersion` at 10 shots: (cells,)."""
+    x = jnp.log1p(design.shots) - jnp.log(11.0)
+    h = design.hypothesis
+    return sizes["dispersion"][h] * jnp.exp(sizes["dispersion_slope"][h] * x)
+
+
+def _replicate_spread(sizes, design: Design, data: Arrays):
+    """Restricted log likelihood of the replicates' deviations from their cells' means.
+
+    Deviations z are in units of sqrt(p(1 - p)) at the measured mean; within a replicate their
+    covariance is diag(d / items) + replicate_sd^2. Exact where every replicate was measured at
+    every shot count; otherwise the lost degrees of freedom are shared out evenly.
+    """
+    d = _dispersion(sizes, design)[data["row_cell"]] / data["row_total"]
+    group = data["row_group"]
+    n_groups = data["group_share"].shape[0]
+    total = lambda x: jax.ops.segment_sum(  # noqa: E731
+        jnp.where(data["row_used"], x, 0.0), group, n_groups
+    )
+    tau2 = sizes["replicate_sd"][data["group_hypothesis"]] ** 2
+    z = data["row_z"]
+    grown = 1.0 + tau2 * total(1.0 / d)
+    square = total(z**2 / d) - tau2 * total(z / d) ** 2 / grown
+    log_det = total(jnp.log(2 * jnp.pi * d)) + jnp.log(grown)
+    return -0.5 * jnp.sum(square + data["group_share"] * log_det)
+
+
+def _replicate_moments(logp, sizes, design: Design, data: Arrays):
+    D = _dispersion(sizes, design) / (data["replicates"] * data["total"])
+    load = sizes["replicate_sd"][design.hypothesis] / jnp.sqrt(data["replicates"])
+    return Moments(logp, D, load)
+
+
+def _given_moments(logp, sizes, design: Design, data: Arrays):
+    m = Moments(logp, jnp.ones_like(logp), jnp.zeros_like(logp))
+    m.variance = data["se"] ** 2
+    return m
+
+
+NOISES = {
+    noise.name: noise
+    for noise in (
+        Noise(
+            "beta-binomial",
+            "counts of one run: binomial with extra scatter of sd `scatter` sqrt(p(1-p))",
+            ("counts",),
+            _sample_scatter,
+            None,
+        ),
+        Noise(
+            "replicates",
+            "replicate mean: variance d p(1-p) / (replicates x items), d log-linear in "
+            "log(1+shots), plus a shift `replicate_sd` sqrt(p(1-p)) common to a replicate",
+            ("replicated counts",),
+            _sample_replicates,
+            _replicate_moments,
+        ),
+        Noise(
+            "mean-probability",
+            "mean of per-prompt probabilities: variance c p(1-p) / prompts, c learned per curve",
+            ("prompts", "aggregated"),
+            _sample_c,
+            _mean_moments,
+        ),
+        Noise(
+            "given-se",
+            "the standard errors of the table, as given",
+            ("given se",),
+            lambda design, data: {},
+            _given_moments,
+        ),
+    )
+}
+
+
+def load_noise(name: str | None, kind: str) -> Noise:
+    """The noise of this name, or the default for a study of this kind.
+
+    Raises InputError where the name is unknown or does not suit the outcome.
+
+    >>> load_noise(None, "counts").name
+    'beta-binomial'
+    """
+    suited = [noise for noise in NOISES.values() if kind in noise.kinds]
+    if name is None:
+        return suited[0]
+    if name not in NOISES:
+        raise InputError(f"unknown noise {name!r}: choose from {', '.join(NOISES)}")
+    if NOISES[name] not in suited:
+        raise InputError(
+            f"noise {name!r} does not suit an outcome of kind {kind!r}: it is for "
+            f"{' or '.join(NOISES[name].kinds)}; for this one use "
+            f"{', '.join(noise.name for noise in suited)}"
+        )
+    return NOISES[name]

@@ -1,0 +1,161 @@
+"""What laws share: the simplex pi, bounded probabilities, and coordinates that the data see."""
+
+import jax
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+from jax.nn import log_sigmoid
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import (
+    ComposeTransform,
+    ParameterFreeTransform,
+    StickBreakingTransform,
+    biject_to,
+)
+
+from bayesicl.law import Design, Sites
+
+
+def hypotheses(design: Design) -> numpyro.plate:
+    """The plate of the observed hypotheses: one entry a curve."""
+    return numpyro.plate("hypothesis", design.n_hypotheses)
+
+
+def simplex(design: Design, concentration: float) -> jax.Array:
+    """Sample pi, shape (M,): belief before the first demonstration, backgrounds last.
+
+    A symmetric Dirichlet. Two or more backgrounds are exchangeable, so they are ordered by pi,
+    the largest first: their total stays what the Dirichlet says.
+    """
+    prior = dist.Dirichlet(jnp.full(design.n_believed, concentration))
+    if design.backgrounds >= 2:
+        prior = dist.TransformedDistribution(prior, _OrderTail(design.backgrounds))
+    return numpyro.sample("pi", prior, infer={"event_dims": ["believed"]})
+
+
+class Below(dist.Distribution):
+    """A probability that stays below `upper`: upper * Beta(a, b)."""
+
+    arg_constraints = {"upper": constraints.unit_interval}  # noqa: RUF012 (NumPyro's contract)
+    reparametrized_params = ["upper"]  # noqa: RUF012
+    pytree_data_fields = ("upper",)
+    pytree_aux_fields = ("a", "b")
+
+    def __init__(self, upper, a: float, b: float, *, validate_args=None):
+        """upper: any shape, in (0, 1]; a, b: the shape of the Beta, both > 0."""
+        self.upper, self.a, self.b = upper, a, b
+        super().__init__(jnp.shape(upper), (), validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)
+    def support(self):
+        """The open interval from 0 to `upper`."""
+        return constraints.interval(0.0, self.upper)
+
+    def sample(self, key, sample_shape=()):
+        """Draw from the prior."""
+        return self.upper * dist.Beta(self.a, self.b).sample(key, sample_shape + self.batch_shape)
+
+    def log_prob(self, value):
+        """Log density of `value` given `upper`."""
+        return dist.Beta(self.a, self.b).log_prob(value / self.upper) - jnp.log(self.upper)
+
+
+class _OrderTail(ParameterFreeTransform):
+    """Order the last `n` entries of a simplex from large to small: v_k = sum_{j >= k} u_j / j.
+
+    Linear, and one to one from the simplex onto its ordered part, so no labels are left to swap.
+    """
+
+    domain = constraints.simplex
+
+    def __init__(self, n: int):
+        self.n = n
+
+    @property
+    def codomain(self):
+        return _OrderedTail(self.n)
+
+    def __call__(self, x):
+        tail = x[..., -self.n :] / jnp.arange(1, self.n + 1)
+        return jnp.concatenate(
+            [x[..., : -self.n], jnp.cumsum(tail[..., ::-1], axis=-1)[..., ::-1]], axis=-1
+        )
+
+    def _inverse(self, y):
+        tail = y[..., -self.n :]
+        below = jnp.concatenate([tail[..., 1:], jnp.zeros_like(tail[..., :1])], axis=-1)
+        return jnp.concatenate(
+            [y[..., : -self.n], (tail - below) * jnp.arange(1, self.n + 1)], axis=-1
+        )
+
+    def log_abs_det_jacobian(self, x, y, intermediates=None):
+        return jnp.broadcast_to(-jax.scipy.special.gammaln(self.n + 1.0), jnp.shape(x)[:-1])
+
+    def tree_flatten(self):
+        return (), ((), {"n": self.n})
+
+    def __eq__(self, other):
+        return isinstance(other, _OrderTail) and self.n == other.n
+
+
+class _OrderedTail(constraints.ParameterFreeConstraint):
+    """Simplexes whose last `n` entries fall."""
+
+    event_dim = 1
+
+    def __init__(self, n: int):
+        self.n = n
+
+    def __call__(self, x):
+        falls = jnp.all(jnp.diff(x[..., -self.n :], axis=-1) <= 1e-6, axis=-1)
+        return constraints.simplex(x) & falls
+
+    def feasible_like(self, prototype):
+        return _OrderTail(self.n)(constraints.simplex.feasible_like(prototype))
+
+    def tree_flatten(self):
+        return (), ((), {"n": self.n})
+
+    def __eq__(self, other):
+        return isinstance(other, _OrderedTail) and self.n == other.n
+
+
+@biject_to.register(_OrderedTail)
+def _(constraint):
+    return ComposeTransform([StickBreakingTransform(), _OrderTail(constraint.n)])
+
+
+def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
+    """Coordinates for the scoring-wise law: value at 0 shots, floor's share of it, rate, ceiling.
+
+    The data see q = p(0)/gamma = r + (1 - r) v, where r = beta/gamma and v is the stick of pi that
+    belongs to the curve, and the rate K log(gamma/beta); pi, beta and K alone trade off along
+    curved ridges. With s = r/q in (0, 1),
+
+        logit v = logit q + log(1 - s),    logit r = logit(q s),    log K = log rate - log log 1/r,
+
+    a map whose Jacobian has determinant 1.
+    """
+    z = dict(w)
+    n = min(design.n_hypotheses, design.n_believed - 1)  # the last of a full simplex has no stick
+    # NumPyro's stick-breaking puts 0 at the centre of the simplex: undo it.
+    offset = jnp.log(jnp.arange(design.n_believed - 1, 0, -1.0))[:n]
+    q, s = w["pi"][:n] - offset, w["beta"][:n]
+    log_qs = log_sigmoid(q) + log_sigmoid(s)
+    z["pi"] = w["pi"].at[:n].add(log_sigmoid(-s))
+    z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log1p(-jnp.exp(log_qs)))
+    evidence = jax.nn.softplus(-z["beta"])  # log(gamma / beta)
+    z["K"] = w["K"] - jnp.mean(jnp.log(evidence))
+    return z, 0.0
+
+
+def start_and_share(w: Sites, drop: str, limit: str) -> Sites:
+    """Coordinates for `drop + limit` on -log p: log of the sum, and the limit's share of it.
+
+    The data see the sum (the start) better than its parts. Determinant 1.
+    """
+    return {
+        **w,
+        drop: w[drop] + log_sigmoid(-w[limit]),
+        limit: w[drop] + log_sigmoid(w[limit]),
+    }

@@ -1,0 +1,144 @@
+"""The one place where a law and a noise become a NumPyro program, and a study its arrays."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+import numpyro
+import pandas as pd
+
+from bayesicl.curves import Study
+from bayesicl.law import Design, Law
+from bayesicl.noise import Noise
+
+
+def padded_size(n: int) -> int:
+    """The padded length for n entries, a power of two: few lengths mean few compilations."""
+    return max(8, 1 << (n - 1).bit_length())
+
+
+def compose(law: Law, noise: Noise) -> Callable[[Design, Mapping], tuple[jax.Array, dict]]:
+    """The NumPyro program of a study: the law's parameters, the noise's sizes, the likelihood.
+
+    It returns log p of every cell and the sizes of the noise.
+    """
+
+    def program(design: Design, data: Mapping) -> tuple[jax.Array, dict]:
+        logp = law.model(design)
+        sizes = noise.model(design, data)
+        numpyro.factor("likelihood", noise.log_density(logp, sizes, design, data))
+        return logp, sizes
+
+    return program
+
+
+def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.ndarray]]:
+    """A study as padded arrays: its design and its data.
+
+    Padding cells and held-out cells have `fitted` False and weigh nothing.
+    """
+    cells = study.cells
+    size = padded_size(len(cells))
+
+    def pad(column, fill):
+        values = np.full(size, fill, dtype=np.asarray(fill).dtype)
+        values[: len(cells)] = column
+        return values
+
+    design = Design(
+        shots=pad(cells["shots"], 0.0),
+        hypothesis=pad(cells["hypothesis"], 0),
+        n_hypotheses=len(study.hypotheses),
+        backgrounds=backgrounds,
+    )
+    data = {
+        "y": pad(cells["y"], 0.5),
+        "total": pad(cells["total"].fillna(1.0), 1.0),
+        "replicates": pad(cells["replicates"], 1.0),
+        "se": pad(cells["se"].fillna(1.0), 1.0),
+        "fitted": pad(cells["fitted"], False),
+    }
+    if study.kind == "prompts":
+        data |= _prompt_spread(study)
+    if study.kind == "replicated counts":
+        data |= _replicate_rows(study)
+    return design, data
+
+
+def _prompt_spread(study: Study) -> dict[str, np.ndarray]:
+    """Per curve: log c from the spread of prompts within cells, its standard error, or none."""
+    H = len(study.hypotheses)
+    out = {"log_c": np.zeros(H), "log_c_se": np.ones(H), "has_spread": np.zeros(H, bool)}
+    cells = study.cells
+    rows = study.rows[cells["fitted"].to_numpy()[study.rows["cell"]]]
+    owner = cells["hypothesis"].to_numpy()[rows["cell"]]
+    for h in range(H):
+        own = rows[owner == h]
+        c = _prompt_c(own)
+        if not c > 0:
+            continue
+        # Delete-a-block jackknife over replicates: prompts of one order may go together, and
+        # skewed probabilities make a chi-squared's degrees of freedom a fiction.
+        codes = own["replicate"].unique()
+        blocks = np.array_split(codes, min(len(codes), 20))
+        partial = [_prompt_c(own[~own["replicate"].isin(b)]) for b in blocks]
+        logs = np.log([p for p in partial if p > 0])
+        g = len(logs)
+        jackknife = np.sqrt((g - 1) / g * np.sum((logs - logs.mean()) ** 2)) if g > 1 else 1.0
+        freedom = len(own) - own["cell"].nunique()
+        out["log_c"][h] = np.log(c)
+        out["log_c_se"][h] = max(jackknife, np.sqrt(2.0 / freedom))
+        out["has_spread"][h] = True
+    return out
+
+
+def _prompt_c(rows: pd.DataFrame) -> float:
+    """Variance of one prompt's probability over p(1 - p), pooled over the cells of a curve."""
+    y, n = rows["y"].to_numpy(), rows["total"].to_numpy()
+    _, cell = np.unique(rows["cell"].to_numpy(), return_inverse=True)
+    total = np.bincount(cell, n)
+    mean = np.bincount(cell, n * y) / total
+    freedom = np.bincount(cell) - 1.0
+    square = np.sum(n * (y - mean[cell]) ** 2)
+    scale = freedom * mean * (1.0 - mean)
+    if not square > 0 or not scale.sum() > 0:
+        return 0.0
+    c = 0.0
+    for _ in range(20):  # mean(1 - mean) falls short of p(1 - p) by a factor 1 - c/total
+        c = square / np.sum(scale / np.maximum(1.0 - c / total, 0.5))
+    return min(c, 1.0)
+
+
+def _replicate_rows(study: Study) -> dict[str, np.ndarray]:
+    """Deviations of replicates from their cells' means, grouped by curve and replicate."""
+    cells, rows = study.cells, study.rows
+    mean, count = cells["y"].to_numpy(), cells["replicates"].to_numpy()
+    # A cell at 0 or 1 in every replicate, or with one replicate, tells nothing of the spread.
+    useful = cells["fitted"].to_numpy() & (count > 1) & (mean > 0) & (mean < 1)
+    rows = rows[useful[rows["cell"]]]
+    cell = rows["cell"].to_numpy()
+    H, R = len(study.hypotheses), int(study.rows["replicate"].max()) + 1
+    hypothesis = cells["hypothesis"].to_numpy()
+    size, n_groups = padded_size(max(len(rows), 1)), padded_size(H * R)
+
+    def pad(column, fill):
+        values = np.full(size, fill, dtype=np.asarray(fill).dtype)
+        values[: len(rows)] = column
+        return values
+
+    share = np.zeros(H)
+    for h in range(H):
+        own = useful & (hypothesis == h)
+        if own.any():
+            share[h] = (count[own] - 1).sum() / count[own].sum()
+    group = np.arange(n_groups)
+    group_hypothesis = np.minimum(group // R, H - 1)
+    return {
+        "row_z": pad((rows["y"] - mean[cell]) / np.sqrt(mean[cell] * (1 - mean[cell])), 0.0),
+        "row_total": pad(rows["total"], 1.0),
+        "row_cell": pad(cell, 0),
+        "row_group": pad(hypothesis[cell] * R + rows["replicate"].to_numpy(), 0),
+        "row_used": pad(True, False),
+        "group_hypothesis": group_hypothesis,
+        "group_share": np.where(group < H * R, share[group_hypothesis], 0.0),
+    }

@@ -1,0 +1,58 @@
+"""Bounded power law: -log p(n) = C (1 + (n + 1) / n_c)^-alpha + L.
+
+n      demonstrations before the query ("shots"), n >= 0; the query itself counts, hence n + 1
+C      nats above the limit where the power law is cut off, > 0
+n_c    demonstrations over which the curve stays flat before it falls as a power, > 0
+alpha  exponent, > 0
+L      -log p with endless demonstrations, in nats, > 0
+
+Each curve has its own parameters.
+
+Priors
+C      Exponential(mean 2): the same start, relative to the ceiling, as the Bayesian laws give.
+L      Exponential(mean 1): the ceiling exp(-L) is uniform on (0, 1).
+alpha  LogNormal(log 1/2, 1): 90 % between .10 and 2.6.
+n_c    LogNormal(log 10, 2): 90 % between .4 and 270 demonstrations.
+
+Source: the baseline of Arora et al. (2024), arXiv 2410.16531.
+"""
+
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+from bayesicl.law import Design, Law
+from bayesicl.priors import hypotheses, start_and_share
+
+
+def curve(shots, C, n_c, alpha, L):
+    """Log p; all arguments broadcast."""
+    return -C * jnp.exp(-alpha * jnp.log1p((shots + 1.0) / n_c)) - L
+
+
+def model(design: Design):
+    """Sample C, n_c, alpha and L; return log p of each cell."""
+    with hypotheses(design):
+        C = numpyro.sample("C", dist.Exponential(0.5))
+        n_c = numpyro.sample("n_c", dist.LogNormal(jnp.log(10.0), 2.0))
+        alpha = numpyro.sample("alpha", dist.LogNormal(jnp.log(0.5), 1.0))
+        L = numpyro.sample("L", dist.Exponential(1.0))
+        numpyro.deterministic("ceiling", jnp.exp(-L))
+    h = design.hypothesis
+    return curve(design.shots, C[h], n_c[h], alpha[h], L[h])
+
+
+def coordinates(design: Design, w):
+    """Start, share of the limit, and the initial slope alpha / n_c in place of n_c."""
+    w = start_and_share(w, "C", "L")
+    return {**w, "n_c": w["n_c"] + w["alpha"]}, 0.0
+
+
+law = Law(
+    "bounded",
+    curve,
+    model,
+    reference="Arora et al. 2024, arXiv 2410.16531",
+    formula="-log p(n) = C (1 + (n + 1) / n_c)^-alpha + L",
+    coordinates=coordinates,
+)
