@@ -13,14 +13,16 @@ import jax
 import numpy as np
 import numpyro
 import xarray as xr
+from arviz_stats import rhat
 from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
 from bayesicl.diagnose import diagnose
+from bayesicl.engine import Chains, Engine, Settings, precision
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.law import BAYESIAN, Design, Law, load_law
-from bayesicl.noise import Noise, load_noise
-from bayesicl.nuts import Chains, Engine, Settings, precision
+from bayesicl.noise import load_noise
+from bayesicl.nuts import mixture_of
 from bayesicl.program import arrays
 from bayesicl.tree import FORMAT, believed, study_dataset
 
@@ -195,25 +197,41 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
 def attempts(
     engine: Engine, key: jax.Array, design: Design, data: Mapping, progress: Progress
 ) -> Iterator[Chains]:
-    """Ever more careful runs: as asked, extended, then warmed up again with smaller steps."""
+    """Ever more careful runs, until the caller is content.
+
+    As asked; extended where chains agree; with jumps between modes where they do not; then warmed
+    up again with smaller steps.
+    """
     progress("sampling")
-    chains = engine.run(key, design, data)
+    chains, mixture = engine.run(key, design, data), None
     yield chains
-    if not chains.stats["diverging"].any():
-        progress("extending")
-        chains = engine.extend(chains, design, data)
-        yield chains
     for i, target in enumerate((0.97, 0.99, 0.998)):
-        progress(f"sampling again, target acceptance {target}")
-        again = jax.random.fold_in(key, i)
-        chains = engine.run(
-            again, design, data, target_accept=target, warm_rounds=2, after=chains
-        )
-        yield chains
+        if apart(chains):
+            progress("jumping between modes")
+            mixture = mixture_of(chains.w, engine.settings.draws)
+            # The first draws lead to the modes that matter.
+            chains = engine.go_on(chains, design, data, mixture=mixture)
+            chains = engine.go_on(chains, design, data, mixture=mixture)
+            yield chains
         if not chains.stats["diverging"].any():
             progress("extending")
-            chains = engine.extend(chains, design, data)
+            chains = engine.extend(chains, design, data, mixture=mixture)
             yield chains
+        progress(f"sampling again, target acceptance {target}")
+        chains = engine.run(
+            jax.random.fold_in(key, i), design, data,
+            target_accept=target, warm_rounds=2, after=chains, mixture=mixture,
+        )  # fmt: skip
+        yield chains
+
+
+def apart(chains: Chains) -> bool:
+    """Some chain stays in a region of its own (R-hat above 1.1 in a sampling coordinate)."""
+    worst = 1.0
+    for x in chains.w.values():
+        columns = x.reshape(*x.shape[:2], -1)
+        worst = max([worst, *(rhat(columns[:, :, j]) for j in range(columns.shape[2]))])
+    return worst > 1.1
 
 
 def warn_misfits(study: Study, law: Law) -> None:

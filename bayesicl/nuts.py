@@ -1,370 +1,119 @@
-"""The engine: NumPyro's NUTS, compiled once for a law, a noise and a padded shape.
+"""One chain: where it starts, NumPyro's NUTS, and jumps between modes.
 
-Every chain is one call of a compiled program that takes the data as an argument, so that a
-thousand studies of one shape cost one compilation, and chains use all cores as plain threads.
-A chain's draws depend on its key, its data and the padded shape alone.
+Pure functions of a potential, meant to be compiled; `engine` compiles and runs them.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import partial
-from threading import Lock
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from numpyro import handlers
-from numpyro.distributions.transforms import biject_to
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import solve_triangular
+from jax.scipy.special import gammaln, logsumexp
 from numpyro.infer.hmc import hmc
-from numpyro.infer.util import ParamInfo, constrain_fn, potential_energy
+from numpyro.infer.util import ParamInfo
 
-from bayesicl.errors import InputError
-from bayesicl.law import Design, Law
-from bayesicl.noise import Noise
-from bayesicl.program import compose
+Potential = Callable[[Mapping], jax.Array]
 
 N_STARTS = 32  # random points of which each chain takes the best
 N_DESCENT = 150  # optimiser steps from there
 CHUNK = 500  # steps in one call of the compiled sampler
+FREEDOM = 5.0  # of the Student t from which jumps are proposed
 
 
-@dataclass(frozen=True)
-class Settings:
-    """How to sample. chains, warmup, draws: counts; target_accept: in (0, 1)."""
+class Mixture(NamedTuple):
+    """Where jumps go: one Student t for each chain, in flattened sampling coordinates.
 
-    chains: int = 4
-    warmup: int = 500
-    draws: int = 1000
-    target_accept: float = 0.9
-    max_tree_depth: int = 10
-
-    def __post_init__(self):
-        for name in ("chains", "warmup", "draws"):
-            if getattr(self, name) < (2 if name == "chains" else 50):
-                raise InputError(
-                    f"{name} must be at least {2 if name == 'chains' else 50}, "
-                    f"got {getattr(self, name)}"
-                )
-        if not 0 < self.target_accept < 1:
-            raise InputError(f"target_accept must lie in (0, 1), got {self.target_accept}")
-
-
-class Chains(NamedTuple):
-    """Draws of all chains: sites in sampling coordinates and statistics, (chains, draws, ...)."""
-
-    w: dict[str, np.ndarray]
-    stats: dict[str, np.ndarray]
-    states: list[Any]
-
-
-@contextmanager
-def precision(device: str = "cpu"):
-    """Run JAX on this device: float64 on CPU, float32 on GPU. Leaves no global state behind."""
-    try:
-        target = jax.devices(device)[0]
-    except RuntimeError as error:
-        raise InputError(
-            f"--device {device}: JAX sees no such device here; use --device cpu"
-            + (", or install jax[cuda12]" if device == "gpu" else "")
-        ) from error
-    with jax.enable_x64(device == "cpu"), jax.default_device(target):
-        yield
-
-
-class Engine:
-    """Compiled programs of one law and noise, reused over studies.
-
-    on_compile is called with a description before each compilation.
+    mean: (chains, d). chol: (chains, d, d), Cholesky factor of the scale.
     """
 
-    def __init__(
-        self,
-        law: Law,
-        noise: Noise,
-        settings: Settings,
-        *,
-        device: str = "cpu",
-        on_compile: Callable[[str], None] = lambda what: None,
-    ):
-        self.law, self.noise, self.settings, self.device = law, noise, settings, device
-        self.on_compile = on_compile
-        self.program = compose(law, noise)
-        self._compiled: dict[Any, Callable] = {}
-        self._tracing = Lock()
+    mean: Any
+    chol: Any
 
-    # -- the posterior in sampling coordinates ---------------------------------------------
 
-    def sites(self, design: Design, data: Mapping, values: Mapping | None = None, seed=0) -> dict:
-        """NumPyro's record of all sampled and deterministic sites, at `values` where given."""
-        fixed = handlers.substitute(self.program, data=dict(values or {}))
-        with handlers.block():
-            trace = handlers.trace(handlers.seed(fixed, seed)).get_trace(design, data)
+def start_point(key: jax.Array, potential: Potential, shapes: Mapping[str, tuple]) -> ParamInfo:
+    """The best of random points, then a short descent (Adam): where a chain begins."""
+    slope = jax.value_and_grad(potential)
+
+    def random_point(i):
+        keys = random.split(random.fold_in(key, i), len(shapes))
         return {
-            name: site
-            for name, site in trace.items()
-            if site["type"] == "deterministic"
-            or (site["type"] == "sample" and not site["is_observed"])
+            name: random.uniform(k, shape, minval=-3.0, maxval=3.0)
+            for k, (name, shape) in zip(keys, shapes.items(), strict=True)
         }
 
-    def unconstrained_shapes(self, design: Design, data: Mapping) -> dict[str, tuple[int, ...]]:
-        """Shape of each sampled site in the unconstrained space."""
-        return {
-            name: jnp.shape(biject_to(site["fn"].support).inv(site["value"]))
-            for name, site in self.sites(design, data).items()
-            if site["type"] == "sample"
-        }
+    # One loop for search and descent, so that the potential is compiled once.
+    def step(i, carry):
+        v, best, m, s = carry
+        energy, g = slope(v)
+        g = jax.tree.map(lambda x: jnp.nan_to_num(x, posinf=0.0, neginf=0.0), g)
+        better = energy < best.potential_energy
+        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), ParamInfo(v, energy, g), best)
+        searching = i < N_STARTS
+        t = jnp.maximum(i - N_STARTS + 1, 1)
+        g = jax.tree.map(lambda x: jnp.where(searching, 0.0, x), g)
+        m = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, m, g)
+        s = jax.tree.map(lambda a, b: 0.99 * a + 0.01 * b * b, s, g)
+        size = 0.1 * jnp.sqrt(1 - 0.99**t) / (1 - 0.9**t)
+        down = jax.tree.map(lambda x, a, b: x - size * a / (jnp.sqrt(b) + 1e-8), v, m, s)
+        where = [i < N_STARTS - 1, i == N_STARTS - 1]
+        v = jax.tree.map(
+            lambda new, top, low: jnp.select(where, [new, top], low),
+            random_point(i + 1), best.z, down,
+        )  # fmt: skip
+        return v, best, m, s
 
-    def potential(self, design: Design, data: Mapping, w: Mapping) -> jax.Array:
-        """Minus the log posterior density at w, up to a constant; infinite where undefined."""
-        z, log_det = self.law.coordinates(design, w)
-        value = potential_energy(self.program, (design, data), {}, z) - log_det
-        return jnp.where(jnp.isnan(value), jnp.inf, value)
-
-    def natural(self, chains: Chains, design: Design, data: Mapping) -> dict[str, np.ndarray]:
-        """Natural parameters and deterministic values of all draws: (chains, draws, ...)."""
-
-        def one(w, design, data):
-            z, _ = self.law.coordinates(design, w)
-            return constrain_fn(self.program, (design, data), {}, z, return_deterministic=True)
-
-        return self._over_draws("natural parameters", one, chains.w, design, data)
-
-    def describe(
-        self, key: jax.Array, values: Mapping, design: Design, data: Mapping, *, seen: bool = True
-    ) -> dict[str, Any]:
-        """What follows from natural parameters, (chains, draws, ...) each.
-
-        logp: of every cell. y: a new measurement of every cell (`Noise.draw`). log_likelihood: of
-        every cell given the other fitted ones. log_prior: of every sampled site.
-        """
-
-        def one(drawn, design, data):
-            values, key, seen = drawn
-            sites = self.sites(design, data, values)
-            with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=values):
-                logp, sizes = self.program(design, data)
-            return {
-                "logp": logp,
-                "y": self.noise.draw(key, logp, sizes, design, data, seen=seen),
-                "log_likelihood": self.noise.cell_log_density(logp, sizes, design, data),
-                "log_prior": {
-                    name: jnp.sum(site["fn"].log_prob(site["value"]))
-                    for name, site in sites.items()
-                    if site["type"] == "sample"
-                },
-            }
-
-        sampled = {n for n, s in self.sites(design, data).items() if s["type"] == "sample"}
-        values = {name: values[name] for name in sampled}
-        shape = np.shape(next(iter(values.values())))[:2]
-        keys = jax.random.split(key, shape)
-        drawn = (values, keys, np.full(shape, seen))
-        return self._over_draws("description", one, drawn, design, data)
-
-    def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
-        """Draws of the prior: natural parameters and deterministic values, (1, n, ...)."""
-
-        def one(key, design, data):
-            return {k: s["value"] for k, s in self.sites(design, data, seed=key).items()}
-
-        return self._over_draws("prior", one, jax.random.split(key, (1, n)), design, data)
-
-    def _over_draws(self, name: str, one: Callable, drawn, design: Design, data: Mapping):
-        """Map `one` over (chains, draws), in pieces of CHUNK draws: one compilation, little memory."""
-        design, data = on_device(design, data)
-        chains, draws = np.shape(jax.tree.leaves(drawn)[0])[:2]
-        flat = jax.tree.map(lambda x: x.reshape(chains * draws, *x.shape[2:]), drawn)
-        pieces = []
-        for i in range(0, chains * draws, CHUNK):
-            # The last piece is filled up with repeats, which are cut off again.
-            take = np.minimum(np.arange(i, i + CHUNK), chains * draws - 1)
-            piece = jax.tree.map(lambda x, take=take: jnp.asarray(x[take]), flat)
-            run = self.compiled(name, jax.vmap(one, in_axes=(0, None, None)), piece, design, data)
-            pieces.append(jax.tree.map(np.asarray, run(piece, design, data)))
-        join = lambda *xs: np.concatenate(xs)[: chains * draws]  # noqa: E731
-        whole = jax.tree.map(join, *pieces)
-        return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), whole)
-
-    # -- what is compiled --------------------------------------------------------------------
-
-    def _start(self, key, design, data) -> ParamInfo:
-        """The best of random points, then a short descent (Adam): where a chain begins."""
-        shapes = self.unconstrained_shapes(design, data)
-        n_sites = len(shapes)
-        slope = jax.value_and_grad(lambda v: self.potential(design, data, v))
-
-        def random_point(i):
-            keys = random.split(random.fold_in(key, i), n_sites)
-            return {
-                name: random.uniform(k, shape, minval=-3.0, maxval=3.0)
-                for k, (name, shape) in zip(keys, shapes.items(), strict=True)
-            }
-
-        # One loop for search and descent: the potential is compiled once.
-        def step(i, carry):
-            v, best, m, s = carry
-            energy, g = slope(v)
-            g = jax.tree.map(lambda x: jnp.nan_to_num(x, posinf=0.0, neginf=0.0), g)
-            better = energy < best.potential_energy
-            new = ParamInfo(v, energy, g)
-            best = jax.tree.map(lambda a, b: jnp.where(better, a, b), new, best)
-            t = jnp.maximum(i - N_STARTS + 1, 1)
-            searching = i < N_STARTS
-            g = jax.tree.map(lambda x: jnp.where(searching, 0.0, x), g)
-            m = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, m, g)
-            s = jax.tree.map(lambda a, b: 0.99 * a + 0.01 * b * b, s, g)
-            size = 0.1 * jnp.sqrt(1 - 0.99**t) / (1 - 0.9**t)
-            down = jax.tree.map(lambda x, a, b: x - size * a / (jnp.sqrt(b) + 1e-8), v, m, s)
-            go = jnp.where(i == N_STARTS - 1, 1, jnp.where(searching, 0, 2))
-            v = jax.tree.map(
-                lambda *options: jnp.select([go == 0, go == 1], options[:2], options[2]),
-                random_point(i + 1), best.z, down,
-            )  # fmt: skip
-            return v, best, m, s
-
-        v = random_point(0)
-        zero = jax.tree.map(jnp.zeros_like, v)
-        best = ParamInfo(v, jnp.asarray(jnp.inf), zero)
-        return lax.fori_loop(0, N_STARTS + N_DESCENT, step, (v, best, zero, zero))[1]
-
-    def _kernel(self, key, start: ParamInfo, design, data, target_accept, **more):
-        init, step = hmc(potential_fn_gen=lambda design, data: partial(self.potential, design, data))
-        state = init(
-            start,
-            self.settings.warmup,
-            dense_mass=True,
-            target_accept_prob=target_accept,
-            max_tree_depth=self.settings.max_tree_depth,
-            trajectory_length=None,
-            model_args=(design, data),
-            rng_key=key,
-            **more,
-        )
-        return state, lambda s: step(s, (design, data), {})
-
-    def _begin(self, key, start, step_size, inverse_mass, design, data):
-        """The sampler's state before the first step of a warm-up."""
-        more = {"step_size": step_size, "inverse_mass_matrix": inverse_mass}
-        return self._kernel(key, start, design, data, 0.8, **more)[0]
-
-    def _advance(self, state, n, design, data, target_accept):
-        """`n` <= CHUNK steps, with what they drew: warm-up and sampling share one program."""
-        # Only the closures of a fresh kernel are wanted: the state goes on where it was.
-        _, step = self._kernel(state.rng_key, _point(state), design, data, target_accept)
-
-        def one(i, carry):
-            s, kept = carry
-            s = step(s)
-            return s, jax.tree.map(lambda k, x: k.at[i].set(x), kept, _record(s))
-
-        empty = lambda x: jnp.zeros((CHUNK, *jnp.shape(x)), jnp.result_type(x))  # noqa: E731
-        kept = jax.tree.map(empty, _record(state))
-        return lax.fori_loop(0, n, one, (state, kept))
-
-    def compiled(self, name: str, function: Callable, *args) -> Callable:
-        """`function`, compiled for the shapes of these arguments; once each."""
-        leaves, structure = jax.tree.flatten(args)
-        shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-        key = (name, structure, shapes)
-        if key not in self._compiled:
-            self.on_compile(name)
-            with self._tracing:  # NumPyro's handlers are one stack for all threads
-                lowered = jax.jit(function).lower(*args)
-            self._compiled[key] = lowered.compile()
-        return self._compiled[key]
-
-    # -- running -----------------------------------------------------------------------------
-
-    def run(
-        self,
-        key: jax.Array,
-        design: Design,
-        data: Mapping,
-        *,
-        target_accept: float | None = None,
-        warm_rounds: int = 1,
-        after: Chains | None = None,
-        on_chain: Callable[[], None] = lambda: None,
-    ) -> Chains:
-        """Warm up and draw all chains; with `after`, warm up again from where those ended."""
-        design, data = on_device(design, data)
-        target = jnp.asarray(target_accept or self.settings.target_accept)
-        keys = random.split(key, (self.settings.chains, 2))
-        point = jax.eval_shape(self._start, keys[0, 0], design, data)
-        n = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(point.z))
-        fresh = (jnp.asarray(1.0), jnp.eye(n))
-        state = jax.eval_shape(self._begin, keys[0, 1], point, *fresh, design, data)
-        start, begin, _ = self._threads(
-            lambda compile: compile(),
-            [
-                lambda: self.compiled("start", self._start, keys[0, 0], design, data),
-                lambda: self.compiled("begin", self._begin, keys[0, 1], point, *fresh, design, data),
-                lambda: self._sampler(state, design, data, target),
-            ],
-        )
-
-        def chain(c: int):
-            point = start(keys[c, 0], design, data) if after is None else _point(after.states[c])
-            step, mass = fresh
-            for round_ in range(warm_rounds):
-                key = random.fold_in(keys[c, 1], round_)
-                state = begin(key, point, step, mass, design, data)
-                state, _ = self._steps(state, self.settings.warmup, design, data, target)
-                point, step = _point(state), state.adapt_state.step_size
-                mass = state.adapt_state.inverse_mass_matrix
-            result = self._steps(state, self.settings.draws, design, data, target)
-            on_chain()
-            return result
-
-        return _gather(self._threads(chain, range(self.settings.chains)), before=None)
-
-    def extend(self, chains: Chains, design: Design, data: Mapping) -> Chains:
-        """As many draws again from where the chains ended."""
-        design, data = on_device(design, data)
-        target = jnp.asarray(self.settings.target_accept)
-        more = lambda state: self._steps(state, self.settings.draws, design, data, target)  # noqa: E731
-        return _gather(self._threads(more, chains.states), before=chains)
-
-    def _sampler(self, state, design, data, target) -> Callable:
-        n = jnp.asarray(0)
-        return self.compiled("sampler", self._advance, state, n, design, data, target)
-
-    def _steps(self, state, n: int, design, data, target):
-        """Advance one chain by n steps, in chunks; its last state and the draws."""
-        advance = self._sampler(state, design, data, target)
-        parts = []
-        for done in range(0, n, CHUNK):
-            size = min(CHUNK, n - done)
-            state, kept = jax.block_until_ready(
-                advance(state, jnp.asarray(size), design, data, target)
-            )
-            parts.append(jax.tree.map(lambda x, size=size: np.asarray(x[:size]), kept))
-        return state, jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-
-    def _threads(self, work: Callable, items: Sequence) -> list:
-        """Map over items on all cores: compiled code and the compiler leave Python free."""
-
-        def on_thread(item):
-            with precision(self.device):  # JAX's settings belong to the thread
-                return work(item)
-
-        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
-            return list(pool.map(on_thread, items))
+    v = random_point(0)
+    zero = jax.tree.map(jnp.zeros_like, v)
+    best = ParamInfo(v, jnp.asarray(jnp.inf), zero)
+    return lax.fori_loop(0, N_STARTS + N_DESCENT, step, (v, best, zero, zero))[1]
 
 
-def on_device(design: Design, data: Mapping) -> tuple[Design, dict[str, jax.Array]]:
-    """The same arrays as JAX arrays of the precision in force."""
-    to_jax = lambda x: jnp.asarray(x, jnp.result_type(float) if x.dtype.kind == "f" else None)  # noqa: E731
-    return jax.tree.map(to_jax, design), {name: to_jax(x) for name, x in data.items()}
+def kernel(
+    key: jax.Array,
+    point: ParamInfo,
+    potential: Potential,
+    *,
+    warmup: int,
+    target_accept,
+    max_tree_depth: int,
+    step_size=1.0,
+    inverse_mass=None,
+) -> tuple[Any, Callable]:
+    """NumPyro's NUTS with a dense mass matrix: state before the first step, and the step."""
+    init, step = hmc(potential)
+    state = init(
+        point,
+        warmup,
+        step_size=step_size,
+        inverse_mass_matrix=inverse_mass,
+        dense_mass=True,
+        target_accept_prob=target_accept,
+        max_tree_depth=max_tree_depth,
+        trajectory_length=None,
+        rng_key=key,
+    )
+    return state, step
 
 
-def _point(state) -> ParamInfo:
+def point_of(state) -> ParamInfo:
+    """Where a chain stands, with energy and gradient."""
     return ParamInfo(state.z, state.potential_energy, state.z_grad)
+
+
+def advance(step: Callable, state, n) -> tuple[Any, tuple[Any, dict[str, jax.Array]]]:
+    """`n` <= CHUNK steps: the last state, and what every step drew, in arrays of CHUNK."""
+
+    def one(i, carry):
+        s, kept = carry
+        s = step(s)
+        return s, jax.tree.map(lambda k, x: k.at[i].set(x), kept, _record(s))
+
+    empty = lambda x: jnp.zeros((CHUNK, *jnp.shape(x)), jnp.result_type(x))  # noqa: E731
+    return lax.fori_loop(0, n, one, (state, jax.tree.map(empty, _record(state))))
 
 
 def _record(state) -> tuple[Any, dict[str, jax.Array]]:
@@ -378,10 +127,47 @@ def _record(state) -> tuple[Any, dict[str, jax.Array]]:
     }
 
 
-def _gather(results: list, before: Chains | None) -> Chains:
-    states = [state for state, _ in results]
-    w, stats = jax.tree.map(lambda *xs: np.stack(xs), *[kept for _, kept in results])
-    if before is not None:
-        join = lambda a, b: np.concatenate([a, b], axis=1)  # noqa: E731
-        w, stats = jax.tree.map(join, (before.w, before.stats), (w, stats))
-    return Chains(w, stats, states)
+def with_jumps(step: Callable, potential: Potential, mixture: Mixture) -> Callable:
+    """Follow every step by a Metropolis proposal drawn from `mixture`, wherever the chain is.
+
+    NUTS does not cross from one mode to another; an independence proposal does (Tierney 1994,
+    "Markov chains for exploring posterior distributions"). The mixture is fixed beforehand, so
+    the posterior stays the chain's equilibrium.
+    """
+    n, d = jnp.shape(mixture.mean)
+
+    def log_density(x):
+        def one(mean, chol):
+            z = solve_triangular(chol, x - mean, lower=True)
+            log_det = jnp.sum(jnp.log(jnp.diagonal(chol)))
+            return -0.5 * (FREEDOM + d) * jnp.log1p(jnp.sum(z**2) / FREEDOM) - log_det
+
+        constant = gammaln(0.5 * (FREEDOM + d)) - 0.5 * d * jnp.log(FREEDOM)
+        return logsumexp(jax.vmap(one)(mixture.mean, mixture.chol)) + constant
+
+    def jump(state):
+        key, k_which, k_z, k_t, k_accept = random.split(state.rng_key, 5)
+        which = random.randint(k_which, (), 0, n)
+        scale = jnp.sqrt(FREEDOM / (2.0 * random.gamma(k_t, 0.5 * FREEDOM)))
+        x = mixture.mean[which] + mixture.chol[which] @ random.normal(k_z, (d,)) * scale
+        here, unravel = ravel_pytree(state.z)
+        z = unravel(x)
+        energy, gradient = jax.value_and_grad(potential)(z)
+        log_ratio = state.potential_energy - energy + log_density(here) - log_density(x)
+        accept = jnp.log(random.uniform(k_accept)) < log_ratio
+        new = state._replace(
+            z=z, z_grad=gradient, potential_energy=energy,
+            energy=state.energy - state.potential_energy + energy,
+        )  # fmt: skip
+        moved = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state)
+        return moved._replace(rng_key=key)
+
+    return lambda state: jump(step(state))
+
+
+def mixture_of(w: Mapping[str, np.ndarray], draws: int) -> Mixture:
+    """One component a chain, from its last `draws` draws: sites are (chains, draws, ...)."""
+    leaves = [x[:, -draws:].reshape(x.shape[0], draws, -1) for x in jax.tree.leaves(w)]
+    flat = np.concatenate(leaves, axis=-1)
+    scale = [np.cov(chain.T) + 1e-6 * np.eye(flat.shape[-1]) for chain in flat]
+    return Mixture(flat.mean(axis=1), np.linalg.cholesky(np.array(scale)))
