@@ -36,7 +36,7 @@ class Settings:
     chains: int = 4
     warmup: int = 500
     draws: int = 1000
-    target_accept: float = 0.9
+    target_accept: float = 0.95
     max_tree_depth: int = 10
 
     def __post_init__(self):
@@ -136,7 +136,8 @@ class Engine:
         """What follows from natural parameters, (chains, draws, ...) each.
 
         logp: of every cell. y: a new measurement of every cell (`Noise.draw`). log_likelihood: of
-        every cell given the other fitted ones. log_prior: of every sampled site.
+        every cell given the other fitted ones. log_prior: of every sampled site. by_cell: what the
+        law records for every cell, such as the belief.
         """
 
         def one(drawn, design, data):
@@ -148,6 +149,7 @@ class Engine:
                 "logp": logp,
                 "y": self.noise.draw(key, logp, sizes, design, data, seen=seen),
                 "log_likelihood": self.noise.cell_log_density(logp, sizes, design, data),
+                "by_cell": {n: s["value"] for n, s in sites.items() if by_cell(s, design)},
                 "log_prior": {
                     name: jnp.sum(site["fn"].log_prob(site["value"]))
                     for name, site in sites.items()
@@ -274,6 +276,17 @@ class Engine:
 
         return _gather(self._threads(chain, range(self.settings.chains)))
 
+    def resume(self, chains: Chains, design: Design, data: Mapping) -> Chains:
+        """The same chains, adapted as they are, standing in the posterior of other data."""
+        design, data = on_device(design, data)
+
+        def stand(state, design, data):
+            energy, slope = jax.value_and_grad(lambda w: self.potential(design, data, w))(state.z)
+            return state._replace(potential_energy=energy, z_grad=slope)
+
+        stand = self.compiled("standing", stand, chains.states[0], design, data)
+        return chains._replace(states=[stand(state, design, data) for state in chains.states])
+
     def extend(
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
     ) -> Chains:
@@ -314,6 +327,15 @@ class Engine:
 
         with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
             return list(pool.map(on_thread, items))
+
+
+def by_cell(site: Mapping, design: Design) -> bool:
+    """A law's record of something at every cell: a prediction, not a parameter."""
+    return (
+        site["type"] == "deterministic"
+        and not site["cond_indep_stack"]
+        and np.shape(site["value"])[:1] == np.shape(design.shots)
+    )
 
 
 def on_device(design: Design, data: Mapping) -> tuple[Design, dict[str, jax.Array]]:

@@ -18,7 +18,7 @@ from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
 from bayesicl.diagnose import diagnose
-from bayesicl.engine import Chains, Engine, Settings, precision
+from bayesicl.engine import Chains, Engine, Settings, by_cell, precision
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.law import BAYESIAN, Design, Law, load_law
 from bayesicl.noise import load_noise
@@ -179,7 +179,7 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     labels = Labels(engine, study, design, data)
     for attempt, chains in enumerate(attempts(engine, key, design, data, progress), 1):
         values = engine.natural(chains, design, data)
-        posterior = labels.dataset({name: values[name] for name in labels.dims})
+        posterior = labels.named(values, labels.reported)
         checks = diagnose(posterior, labels.statistics(chains))
         if checks.passed:
             break
@@ -195,7 +195,13 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
 
 
 def attempts(
-    engine: Engine, key: jax.Array, design: Design, data: Mapping, progress: Progress
+    engine: Engine,
+    key: jax.Array,
+    design: Design,
+    data: Mapping,
+    progress: Progress,
+    *,
+    targets: Sequence[float] = (0.97, 0.99),
 ) -> Iterator[Chains]:
     """Ever more careful runs, until the caller is content.
 
@@ -205,7 +211,7 @@ def attempts(
     progress("sampling")
     chains, mixture = engine.run(key, design, data), None
     yield chains
-    for i, target in enumerate((0.97, 0.99, 0.998)):
+    for i, target in enumerate((*targets, None)):
         if apart(chains):
             progress("jumping between modes")
             mixture = mixture_of(chains.w, engine.settings.draws)
@@ -217,6 +223,8 @@ def attempts(
             progress("extending")
             chains = engine.extend(chains, design, data, mixture=mixture)
             yield chains
+        if target is None:
+            return
         progress(f"sampling again, target acceptance {target}")
         chains = engine.run(
             jax.random.fold_in(key, i), design, data,
@@ -281,6 +289,8 @@ class Labels:
 
     def __init__(self, engine: Engine, study: Study, design: Design, data: Mapping):
         self.dims = site_dims(engine, design, data)
+        self.reported = [name for name in self.dims if not name.startswith("_")]
+        self.internal = [name for name in self.dims if name.startswith("_")]
         self.fitted = np.flatnonzero(study.cells["fitted"])
         self.coords = {
             "hypothesis": list(study.hypotheses),
@@ -296,6 +306,10 @@ class Labels:
         used = {d for names, _ in out.values() for d in names}
         coords = {d: np.arange(n) for d, n in sizes.items()}
         return xr.Dataset(out, coords=coords | {k: v for k, v in self.coords.items() if k in used})
+
+    def named(self, values: Mapping[str, np.ndarray], names: Sequence[str]) -> xr.Dataset:
+        """The dataset of these sites."""
+        return self.dataset({name: values[name] for name in names})
 
     def scalars(self, values: Mapping[str, np.ndarray]) -> xr.Dataset:
         """One number a draw."""
@@ -329,14 +343,17 @@ def to_tree(
     cells = study.cells.iloc[labels.fitted]
     known = ("shots", "hypothesis", "total", "replicates")
     at = {"cell": labels.fitted}
+    # Building blocks of the law that are not reported, but that predictions need.
+    internals = {"internals": labels.named(values, labels.internal)} if labels.internal else {}
     return xr.DataTree.from_dict(
-        {
-            "posterior": labels.dataset({name: values[name] for name in labels.dims}),
+        internals
+        | {
+            "posterior": labels.named(values, labels.reported),
             "sample_stats": labels.statistics(chains),
             "log_likelihood": labels.cells(after["log_likelihood"]),
             "log_prior": labels.scalars(after["log_prior"]),
             "posterior_predictive": labels.cells(after["y"]),
-            "prior": labels.dataset({name: prior[name] for name in labels.dims}),
+            "prior": labels.named(prior, labels.reported),
             "prior_predictive": labels.cells(before["y"]),
             "observed_data": xr.Dataset({"y": ("cell", cells["y"])}, coords=at),
             "constant_data": xr.Dataset({k: ("cell", cells[k]) for k in known}, coords=at),
@@ -349,11 +366,9 @@ def site_dims(engine: Engine, design: Design, data: Mapping) -> dict[str, tuple[
     """Dimensions of every reported site, from its plates and event dimensions."""
     dims = {}
     for name, site in engine.sites(design, data).items():
-        if name.startswith("_"):
+        if by_cell(site, design):
             continue
         shape = np.shape(site["value"])
-        if site["type"] == "deterministic" and shape[:1] == np.shape(design.shots):
-            continue  # one value a cell: a prediction, not a parameter
         plates = tuple(f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim))
         # NumPyro lets only sampled sites name their inner axes; P is the one other that has any.
         inner = ["believed"] if name == "P" else site.get("infer", {}).get("event_dims", [])

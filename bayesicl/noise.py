@@ -89,8 +89,9 @@ class Noise:
         """
         if self.moments is None:
             a, b = _beta(logp, sizes, design)
-            total = data["total"].astype(jnp.int32)
-            return dist.BetaBinomial(a, b, total_count=total).sample(key) / total
+            key_p, key_count = jax.random.split(key)
+            p = jax.random.beta(key_p, a, b)
+            return jax.random.binomial(key_count, data["total"], p) / data["total"]
         m = self.moments(logp, sizes, design, data)
         key_common, key_cell = jax.random.split(key)
         common = jax.random.normal(key_common, (design.n_hypotheses,))

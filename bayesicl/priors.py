@@ -15,6 +15,8 @@ from numpyro.distributions.transforms import (
 
 from bayesicl.law import Design, Sites
 
+FLOOR = 0.2  # nats: flat curves leave log(gamma / beta) free to vanish, and K with the prior
+
 
 def hypotheses(design: Design) -> numpyro.plate:
     """The plate of the observed hypotheses: one entry a curve."""
@@ -126,13 +128,15 @@ def _(constraint):
 
 
 def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
-    """Coordinates for the scoring-wise law: value at 0 shots, floor's share of it, rate, ceiling.
+    """Coordinates for the scoring-wise law: value at 0 shots, gain, floor's share, rate.
 
-    The data see q = p(0)/gamma = r + (1 - r) v, where r = beta/gamma and v is the stick of pi that
-    belongs to the curve, and the rate K log(gamma/beta); pi, beta and K alone trade off along
-    curved ridges. With s = r/q in (0, 1),
+    The data see p(0) = gamma (r + (1 - r) v), where r = beta/gamma and v is the stick of pi that
+    belongs to the curve, then how far the curve rises, and how fast; pi, gamma, beta and K alone
+    trade off along curved ridges. With the coordinates a, b, s and k (real numbers)
 
-        logit v = logit q + log(1 - s),    logit r = logit(q s),    log K = log rate - log log 1/r,
+        p(0) = sigmoid(a),    gamma = p(0) + (1 - p(0)) sigmoid(b),    q = p(0)/gamma,
+        r = q sigmoid(s),    logit v = logit q + log sigmoid(-s),
+        log K = k - log(FLOOR + log 1/r),
 
     a map whose Jacobian has determinant 1.
     """
@@ -140,12 +144,15 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
     n = min(design.n_hypotheses, design.n_believed - 1)  # the last of a full simplex has no stick
     # NumPyro's stick-breaking puts 0 at the centre of the simplex: undo it.
     offset = jnp.log(jnp.arange(design.n_believed - 1, 0, -1.0))[:n]
-    q, s = w["pi"][:n] - offset, w["beta"][:n]
+    a, b, s = w["gamma"][:n], w["pi"][:n] - offset, w["beta"][:n]
+    log_gamma = jnp.logaddexp(log_sigmoid(a), log_sigmoid(-a) + log_sigmoid(b))
+    q = a - log_sigmoid(b)
     log_qs = log_sigmoid(q) + log_sigmoid(s)
-    z["pi"] = w["pi"].at[:n].add(log_sigmoid(-s))
+    z["gamma"] = w["gamma"].at[:n].set(log_gamma - log_sigmoid(-a) - log_sigmoid(-b))
+    z["pi"] = w["pi"].at[:n].set(q + log_sigmoid(-s) + offset)
     z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log1p(-jnp.exp(log_qs)))
     evidence = jax.nn.softplus(-z["beta"])  # log(gamma / beta)
-    z["K"] = w["K"] - jnp.mean(jnp.log(evidence))
+    z["K"] = w["K"] - jnp.mean(jnp.log(FLOOR + evidence))
     return z, 0.0
 
 

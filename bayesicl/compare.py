@@ -1,0 +1,270 @@
+"""Which law describes the same cells best: leave-one-cell-out, differences, stacking, a verdict."""
+
+import json
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import arviz_stats
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.special import logsumexp
+
+from bayesicl.diagnose import diagnose
+from bayesicl.engine import precision
+from bayesicl.errors import InputError
+from bayesicl.fit import Labels, attempts, study_key
+from bayesicl.forecast import engine_of
+from bayesicl.program import arrays
+from bayesicl.tree import label, law_label, study_of
+
+EXACT_BELOW = 30  # cells: fewer are left out by refitting, each one
+FEW_CELLS = 100  # below this many only an overwhelming difference decides
+OVERWHELMING = 4.0  # standard errors
+
+
+@dataclass(frozen=True)
+class Leaving:
+    """Leave-one-cell-out of one fit.
+
+    elpd: (cells,) log predictive density of each cell given the others. raw: as arviz_stats.loo
+    gives it, before repair. refitted: cells that were left out by fitting again.
+    unrepaired: cells whose refit failed its gates.
+    """
+
+    elpd: np.ndarray
+    raw: arviz_stats.ELPDData
+    refitted: int
+    unrepaired: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Laws, best first.
+
+    table: one row a law: law, elpd, elpd_se, elpd_diff (to the best, <= 0), elpd_diff_se, weight
+    (stacking), p_loo, raw_elpd (PSIS before repair), bad_k (cells with Pareto k above its limit),
+    refitted, cells, studies, verdict. studies: one row a study and law. verdict: in a sentence.
+    """
+
+    table: pd.DataFrame
+    studies: pd.DataFrame
+    verdict: str
+
+
+def compare(
+    fits: Sequence[xr.DataTree], *, progress: Callable[[str], None] = lambda what: None
+) -> Comparison:
+    """Compare laws by leave-one-cell-out over the same cells.
+
+    Args:
+        fits: for each study, one fit under each law: same data, same split, same noise.
+        progress: called with a line that says what is being done.
+
+    A cell (one curve at one shot count) is the unit: replicates at one shot count share items and
+    demonstrations, and counting them apart would flatter every law. Below 30 cells every cell is left
+    out by a refit; above, PSIS (Vehtari, Gelman & Gabry 2017) with refits where Pareto k is too high.
+    Over several studies differences are summed and their standard error is taken over studies.
+
+    Raises InputError where fits differ in data, split, outcome or noise, or a law is missing.
+    """
+    by_study = _matched(fits)
+    laws = [law_label(tree) for tree in next(iter(by_study.values()))]
+    left: dict[str, list[Leaving]] = {law: [] for law in laws}
+    for study, trees in by_study.items():
+        for tree in trees:
+            law = law_label(tree)
+            left[law].append(leave_out(tree, progress=lambda s, at=f"{study}, {law}": progress(f"{at}: {s}")))
+    return _tabulate(list(by_study), left, [tree for trees in by_study.values() for tree in trees])
+
+
+def _matched(fits: Sequence[xr.DataTree]) -> dict[str, list[xr.DataTree]]:
+    """Fits by study, laws in one order; refuses what cannot be compared."""
+    if not fits:
+        raise InputError("nothing to compare: no fits given")
+    by_study: dict[str, list[xr.DataTree]] = {}
+    for tree in fits:
+        by_study.setdefault(label(tree), []).append(tree)
+    wanted = [law_label(tree) for tree in next(iter(by_study.values()))]
+    for study, trees in by_study.items():
+        first, names = trees[0], [law_label(tree) for tree in trees]
+        for what, words in (
+            ("data_hash", "different data"),
+            ("fitted_hash", "different cells held out"),
+            ("noise", "different noise: densities and probabilities do not compare"),
+            ("backgrounds", "different numbers of backgrounds"),
+        ):
+            if what == "backgrounds" and not any("scoring" in n or "general" in n for n in names):
+                continue
+            for tree in trees[1:]:
+                if tree.attrs[what] != first.attrs[what]:
+                    raise InputError(
+                        f"{study}: {law_label(first)} and {law_label(tree)} were fitted to "
+                        f"{words}; fit both to the same and compare again"
+                    )
+        if len(set(names)) < len(names):
+            raise InputError(f"{study}: a law was given twice ({', '.join(names)}); drop one fit")
+        if sorted(names) != sorted(wanted):
+            raise InputError(
+                f"{study}: fitted under {', '.join(names)}, but another study under "
+                f"{', '.join(wanted)}; compare studies that have the same laws"
+            )
+    if len(wanted) < 2:
+        raise InputError(f"one law ({wanted[0]}) is nothing to compare; fit another beside it")
+    kinds = {trees[0]["study"].attrs["outcome"] for trees in by_study.values()}
+    noises = {trees[0].attrs["noise"] for trees in by_study.values()}
+    if len(kinds) > 1 or len(noises) > 1:
+        raise InputError(
+            f"studies differ in outcome or noise ({', '.join(sorted(kinds | noises))}): their "
+            "log densities cannot be summed; compare them apart"
+        )
+    order = {law: i for i, law in enumerate(wanted)}
+    return {s: sorted(t, key=lambda tree: order[law_label(tree)]) for s, t in by_study.items()}
+
+
+def raw_loo(tree: xr.DataTree) -> arviz_stats.ELPDData:
+    """PSIS-LOO over cells as arviz_stats gives it, with its warning kept as a value."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # high Pareto k: repaired, and in the table
+        return arviz_stats.loo(tree, pointwise=True, var_name="y")
+
+
+def leave_out(
+    tree: xr.DataTree, *, progress: Callable[[str], None] = lambda what: None
+) -> Leaving:
+    """Leave each cell out in turn: by PSIS where that can be trusted, else by a refit."""
+    raw = raw_loo(tree)
+    elpd, k = raw.elpd_i.to_numpy().copy(), raw.pareto_k.to_numpy()
+    n = elpd.size
+    again = np.arange(n) if n < EXACT_BELOW else np.flatnonzero(~(k <= raw.good_k))
+    if not again.size:
+        return Leaving(elpd, raw, 0, 0)
+    failed = 0
+    with precision():
+        study = study_of(tree)
+        engine = engine_of(tree)
+        design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
+        labels = Labels(engine, study, design, data)
+        key = jax.random.fold_in(study_key(int(tree.attrs["seed"]), study, engine.law), 1)
+        progress("sampling")
+        whole = engine.run(key, design, data)
+        for i, cell in enumerate(np.flatnonzero(study.cells["fitted"])[again]):
+            progress(f"leaving out cell {i + 1} of {again.size}")
+            others = data | {"fitted": data["fitted"] & (np.arange(data["y"].size) != cell)}
+            key_cell = jax.random.fold_in(key, int(cell))
+            for chains in _refits(engine, key_cell, whole, design, others):
+                values = engine.natural(chains, design, others)
+                checks = diagnose(labels.named(values, labels.reported), labels.statistics(chains))
+                if checks.passed:
+                    break
+            failed += not checks.passed
+            out = engine.describe(key_cell, values, design, others)["log_likelihood"][..., cell]
+            elpd[again[i]] = logsumexp(out) - np.log(out.size)
+    return Leaving(elpd, raw, again.size, failed)
+
+
+def _refits(engine, key, whole, design, data):
+    """First the adapted chains of the whole fit go on without the cell; then ever more care."""
+    chains = engine.resume(whole, design, data)
+    yield engine.go_on(chains, design, data)
+    yield from attempts(engine, key, design, data, lambda what: None, targets=(0.97,))
+
+
+def _tabulate(studies: list[str], left: dict[str, list[Leaving]], fits) -> Comparison:
+    elpd = {law: np.concatenate([x.elpd for x in parts]) for law, parts in left.items()}
+    best = max(elpd, key=lambda law: elpd[law].sum())
+    weights = _stacking(elpd, left)
+    rows, per_study = [], []
+    for law, parts in left.items():
+        difference = elpd[law] - elpd[best]
+        n = difference.size
+        sums = np.array([(a.elpd - b.elpd).sum() for a, b in zip(parts, left[best], strict=True)])
+        many = len(studies) > 1
+        se = np.sqrt(len(sums)) * sums.std(ddof=1) if many else np.sqrt(n) * difference.std()
+        rows.append(
+            {
+                "law": law,
+                "elpd": elpd[law].sum(),
+                "elpd_se": np.sqrt(n) * elpd[law].std(),
+                "elpd_diff": difference.sum(),
+                "elpd_diff_se": 0.0 if law == best else se,
+                "weight": weights[law],
+                "p_loo": sum(x.raw.p for x in parts),
+                "raw_elpd": sum(float(x.raw.elpd) for x in parts),
+                "bad_k": sum(int((x.raw.pareto_k > x.raw.good_k).sum()) for x in parts),
+                "refitted": sum(x.refitted for x in parts),
+                "unrepaired": sum(x.unrepaired for x in parts),
+                "cells": n,
+                "studies": len(studies),
+            }
+        )
+        per_study += [
+            {"study": s, "law": law, "elpd": x.elpd.sum(), "elpd_diff": d, "cells": x.elpd.size}
+            for s, x, d in zip(studies, parts, sums, strict=True)
+        ]
+    table = pd.DataFrame(rows).sort_values("elpd", ascending=False, ignore_index=True)
+    table["verdict"] = [_decide(row) for row in table.to_dict("records")]
+    failed = sorted({law_label(t) for t in fits if not t.attrs["passed"]})
+    return Comparison(table, pd.DataFrame(per_study), _verdict(table, failed))
+
+
+def _stacking(elpd: dict[str, np.ndarray], left: dict[str, list[Leaving]]) -> dict[str, float]:
+    """Stacking weights (Yao et al. 2018) by arviz_stats, of the repaired values."""
+    pooled = {}
+    for law, values in elpd.items():
+        pooled[law] = replace(
+            left[law][0].raw,
+            elpd=values.sum(),
+            se=np.sqrt(values.size) * values.std(),
+            n_data_points=values.size,
+            elpd_i=xr.DataArray(values, dims="cell"),
+            pareto_k=None,
+            warning=False,
+        )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        weights = arviz_stats.compare(pooled, method="stacking")["weight"]
+    return {law: float(weights[law]) for law in elpd}
+
+
+def _decide(row: dict) -> str:
+    """One law against the best, in a word or two that claim no more than the data can decide."""
+    difference, se = -row["elpd_diff"], row["elpd_diff_se"]
+    if difference == 0:
+        return "best"
+    if difference < 4 or difference < 2 * se:
+        return "not told apart"
+    few = row["cells"] < FEW_CELLS and row["studies"] == 1
+    few |= 1 < row["studies"] < 10
+    if few and difference < OVERWHELMING * se:
+        return "too few to decide"
+    return "worse"
+
+
+def _verdict(table: pd.DataFrame, failed: list[str]) -> str:
+    best = table["law"][0]
+    unit = f"{table['cells'][0]} cells of {table['studies'][0]} studies"
+    if table["studies"][0] == 1:
+        unit = f"{table['cells'][0]} cells"
+    others = table[1:]
+    named = {v: ", ".join(g["law"]) for v, g in others.groupby("verdict")}
+    parts = [f"Over {unit} left out one at a time, {best} has the highest score."]
+    if "worse" in named:
+        parts.append(f"It predicts better than {named['worse']}.")
+    if "too few to decide" in named:
+        parts.append(
+            f"It is ahead of {named['too few to decide']}, but too few cells or studies to decide."
+        )
+    if "not told apart" in named:
+        parts.append(f"These data cannot tell it from {named['not told apart']}.")
+    if failed:
+        parts.append(f"Not converged, so not to be relied on: {', '.join(failed)}.")
+    if table["unrepaired"].sum():
+        parts.append("Some refits did not converge: see the column unrepaired.")
+    parts.append(
+        "Scores say how well a law predicts a cell from its neighbours, neither how well it "
+        "extrapolates nor what the language model does inside."
+    )
+    return " ".join(parts)

@@ -1,0 +1,296 @@
+"""Figures over many fits: what was estimated (forest) and which law predicts best (comparison)."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from numpyro import handlers
+
+from bayesicl.errors import InputError
+from bayesicl.noise import NOISES
+from bayesicl.plot_parts import (
+    ALERT,
+    GREY,
+    INNER,
+    OUTER,
+    STYLE,
+    colour,
+    key_below,
+    not_converged,
+    over_draws,
+    wrap,
+)
+from bayesicl.program import arrays
+from bayesicl.tree import label, law_label, study_of
+
+UNITS = {
+    "pi": "belief before the first demonstration, probability",
+    "P": "probability of an example, by who generates it and who scores it",
+    "gamma": "probability of an example under its own hypothesis",
+    "beta": "probability of an example under another hypothesis",
+    "K": "evidence of one demonstration, in examples",
+    "rate": "evidence of one demonstration, nats",
+    "ceiling": "probability with endless demonstrations",
+    "alpha": "exponent of the power, no unit",
+    "C": "what demonstrations can take off -log p, nats",
+    "A": "what demonstrations can take off -log p, nats",
+    "L": "-log p with endless demonstrations, nats",
+    "n_0": "demonstrations to halve A",
+    "n_c": "demonstrations before the fall begins",
+    "k": "steepness, no unit",
+    "scatter": "extra sd of a count, in units of sqrt(p(1 - p))",
+    "dispersion": "variance at 10 shots, in units of binomial variance",
+    "dispersion_slope": "of log dispersion, per unit of log(1 + shots)",
+    "replicate_sd": "sd common to a replicate, in units of sqrt(p(1 - p))",
+    "c": "variance of one prompt, in units of p(1 - p)",
+}
+_REPEATS = {"P": "gamma", "ceiling": "gamma"}  # say again, where a law has gamma, what gamma says
+_DECADES = 2  # positive parameters that span more than this are drawn on a log axis
+_COLUMNS = 5  # panels beside each other, at most
+
+
+def plot_forest(
+    trees: xr.DataTree | Sequence[xr.DataTree], *, parameters: Sequence[str] | None = None
+) -> Figure:
+    """Medians with 50 % and 90 % intervals: one panel a parameter, one row a fit and hypothesis.
+
+    What belongs to a whole study (K) stands on the fit's own row. A single hypothesis has no row
+    besides the fit's; where only it and one background can be believed, the background has the
+    rest of the belief and no row.
+
+    Args:
+        trees: fits, of any studies and laws.
+        parameters: names as in the posterior; None for those of the laws, without the noise's and
+            without what repeats gamma.
+
+    Raises:
+        InputError: no fits, or a parameter that none of them has.
+
+    Example:
+        >>> from bayesicl.plot import plot_forest
+        >>> figure = plot_forest(trees, parameters=["pi", "K"])  # doctest: +SKIP
+    """
+    trees = [trees] if isinstance(trees, xr.DataTree) else list(trees)
+    if not trees:
+        raise InputError("a forest needs at least one fit")
+    shown = _parameters(trees, parameters)
+    found = [_intervals(tree, shown) for tree in trees]
+    # "" is a fit's own row, which comes first and bears its name.
+    elements = [dict.fromkeys(["", *(e for own in of.values() for e in own)]) for of in found]
+    rows = [(i, element) for i, own in enumerate(elements) for element in own]
+    fits = _fit_names(trees)
+    names = [wrap(element or fits[i], 48) for i, element in rows]
+    heights = np.array([1.0 + 0.6 * name.count("\n") for name in names])
+    ys = np.cumsum(heights) - heights / 2
+    lines = -(-len(shown) // _COLUMNS)
+    columns = -(-len(shown) // lines)
+    widest = max(len(line) for name in names for line in name.split("\n"))
+    with matplotlib.rc_context(STYLE):
+        size = (0.6 + 0.065 * widest + 2.1 * columns, 0.6 + lines * (0.9 + 0.24 * heights.sum()))
+        figure = Figure(figsize=(max(size[0], 5.5), size[1]), layout="constrained")
+        for j, parameter in enumerate(shown):
+            ax = figure.add_subplot(lines, columns, j + 1)
+            of = [found[i].get(parameter, {}).get(element) for i, element in rows]
+            for y, one in zip(ys, of, strict=True):
+                if one is not None:
+                    _interval(ax, y, *one, label=f"{parameter}, ")
+            _value_axis(ax, parameter, np.array([one[0] for one in of if one is not None]))
+            _row_axis(ax, ys, heights, [i for i, _ in rows])
+            if j % columns:
+                ax.tick_params(labelleft=False)
+            else:
+                _name_rows(ax, ys, names, [bool(not_converged(trees[i])) for i, _ in rows])
+        key_below(figure, _key(), columns=3)
+    return figure
+
+
+def plot_comparison(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """How far each law falls behind the best in expected log predictive density (elpd).
+
+    Args:
+        table: one row a law, from `compare(...).table`. Used: law, elpd_diff (nats, to the best,
+            <= 0), elpd_diff_se, weight (stacking) and verdict.
+        title: what was compared.
+
+    Raises:
+        InputError: no rows, or a column that is missing.
+
+    Example:
+        >>> from bayesicl.plot import plot_comparison
+        >>> figure = plot_comparison(compare(trees).table, title="trec")  # doctest: +SKIP
+    """
+    needed = ("law", "elpd_diff", "elpd_diff_se", "weight", "verdict")
+    if missing := [name for name in needed if name not in table]:
+        raise InputError(f"a comparison has a column {missing[0]!r}; give the table of compare")
+    if table.empty:
+        raise InputError("the comparison has no laws")
+    table = table.sort_values("elpd_diff", ascending=False)
+    names = [wrap(str(law), 32) for law in table["law"]]
+    verdicts = [wrap(str(verdict), 32) for verdict in table["verdict"]]
+    tallest = max(text.count("\n") + 1 for text in (*names, *verdicts))
+    ys = [float(y) for y in range(len(table))]
+    with matplotlib.rc_context(STYLE):
+        size = (8.5, 1.5 + len(table) * max(0.34, 0.18 * tallest))
+        figure = Figure(figsize=size, layout="constrained")
+        ax = figure.add_subplot()
+        ax.axvline(0, color=GREY, linewidth=0.8, linestyle=":", label="best")
+        ax.errorbar(
+            table["elpd_diff"].to_numpy(), ys, xerr=2 * table["elpd_diff_se"].fillna(0).to_numpy(),
+            fmt="o", color=colour(0), capsize=3, label="elpd difference, ± 2 standard errors",
+        )  # fmt: skip
+        ax.set_yticks(ys, names)
+        ax.set_ylim(len(table) - 0.4, -0.6)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+        ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+        ax.set_xlabel("elpd difference to the best law (nats), ± 2 standard errors")
+        weights = ["n/a" if pd.isna(w) else f"{w:.2f}" for w in table["weight"]]
+        for points, head, texts in (
+            (14, "stacking\nweight", weights),
+            (74, "against\nthe best", verdicts),
+        ):
+            beside: dict[str, Any] = {"xytext": (points, 0), "textcoords": "offset points"}
+            ax.annotate(head, (1, 1), xycoords="axes fraction", va="bottom", color=GREY, **beside)
+            for y, text in zip(ys, texts, strict=True):
+                ax.annotate(text, (1, y), xycoords=ax.get_yaxis_transform(), va="center", **beside)
+        if title:
+            figure.suptitle(wrap(title, 95))
+    return figure
+
+
+# -- the numbers of a forest ----------------------------------------------------------------------
+
+
+def _parameters(trees: Sequence[xr.DataTree], asked: Sequence[str] | None) -> list[str]:
+    """Which panels to draw, in the order in which the laws report their parameters."""
+    have = [[str(name) for name in tree["posterior"].data_vars] for tree in trees]
+    known = list(dict.fromkeys(name for names in have for name in names))
+    if asked is None:
+        noise = set().union(*map(_noise_sites, {t.attrs["noise"]: t for t in trees}.values()))
+        repeated = {
+            name
+            for name, other in _REPEATS.items()
+            if all(other in names for names in have if name in names)
+        }
+        return [name for name in known if name not in noise | repeated]
+    chosen = [asked] if isinstance(asked, str) else list(asked)
+    for name in chosen:
+        if name not in known:
+            raise InputError(f"no fit has a parameter {name!r}: choose from {', '.join(known)}")
+    if not chosen:
+        raise InputError(f"no parameters to plot: choose from {', '.join(known)}")
+    return chosen
+
+
+def _noise_sites(tree: xr.DataTree) -> set[str]:
+    """What the noise samples, by NumPyro's own record of it."""
+    design, data = arrays(study_of(tree), backgrounds=int(tree.attrs["backgrounds"]))
+    with handlers.seed(rng_seed=0):
+        return set(handlers.trace(NOISES[tree.attrs["noise"]].model).get_trace(design, data))
+
+
+def _intervals(tree: xr.DataTree, shown: Sequence[str]) -> dict[str, dict[str, tuple]]:
+    """By parameter and row of the fit: quantiles, (5,) from low to high, and colour."""
+    levels = (OUTER[0], INNER[0], 0.5, INNER[1], OUTER[1])
+    posterior = tree["posterior"].to_dataset()
+    hypotheses = study_of(tree).hypotheses
+    return {
+        name: {
+            row: (over_draws(draws, levels), tone)
+            for row, draws, tone in _elements(posterior[name], hypotheses)
+        }
+        for name in shown
+        if name in posterior
+    }
+
+
+def _elements(
+    draws: xr.DataArray, hypotheses: Sequence[str]
+) -> Iterator[tuple[str, xr.DataArray, str]]:
+    """The numbers of one parameter: row, draws (chain, draw) and colour."""
+    H = len(hypotheses)
+    axes = [str(d) for d in draws.dims if d not in ("chain", "draw")]
+    for index in np.ndindex(*(draws.sizes[d] for d in axes)):
+        at = dict(zip(axes, index, strict=True))
+        h, m = at.pop("hypothesis", None), at.pop("believed", None)
+        if axes == ["believed"] and m == H and draws.sizes["believed"] == 2:
+            continue  # 1 - pi
+        known = [f"hypothesis {name}" if H > 1 else "" for name in hypotheses]
+        if m is not None and m >= H:
+            known += [str(name) for name in draws["believed"].to_numpy()[H:]]
+        owner = m if h is None else h
+        row = "" if owner is None else known[owner]
+        if h is not None and m is not None and m != h:
+            row = f"{row or 'its examples'} under {known[m]}"
+        row += "".join(f" [{i}]" for i in at.values())
+        tone = GREY if owner is None or owner >= H else colour(owner)
+        yield row, draws[{d: i for d, i in zip(axes, index, strict=True)}], tone
+
+
+def _fit_names(trees: Sequence[xr.DataTree]) -> list[str]:
+    """Study, law where fits differ in it, how much was fitted if not all, and what failed."""
+    many = len({law_label(tree) for tree in trees}) > 1
+    names = []
+    for tree in trees:
+        name, share = label(tree), study_of(tree).fraction
+        name += f" — {law_label(tree)}" if many else ""
+        name += f", first {100 * share:.0f}\u00a0% of shots" if share < 1 else ""
+        names.append(name + (" (not converged)" if not_converged(tree) else ""))
+    return names
+
+
+# -- the axes of a forest -------------------------------------------------------------------------
+
+
+def _interval(ax: Axes, y: float, quantiles: np.ndarray, tone: str, *, label: str) -> None:
+    low, inner_low, middle, inner_high, high = quantiles
+    ax.plot([low, high], [y, y], color=tone, linewidth=1.0, label=f"{label}90 % interval")
+    half = [inner_low, inner_high]
+    ax.plot(half, [y, y], color=tone, linewidth=3.0, label=f"{label}50 % interval")
+    ax.plot(
+        middle, y, marker="o", markersize=4.5, color=tone, markeredgecolor="white",
+        markeredgewidth=0.5, label=f"{label}median",
+    )  # fmt: skip
+
+
+def _value_axis(ax: Axes, parameter: str, quantiles: np.ndarray) -> None:
+    """quantiles: all that is drawn, (rows, 5)."""
+    if quantiles.min() > 0 and quantiles.max() / quantiles.min() > 10**_DECADES:
+        ax.set_xscale("log")
+        ax.xaxis.set_major_locator(LogLocator(numticks=5))
+        ax.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        ax.xaxis.set_major_locator(MaxNLocator(4))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
+    unit = UNITS.get(parameter, "")
+    ax.set_xlabel(parameter + ("\n" + wrap(unit, 30) if unit else ""))
+
+
+def _row_axis(ax: Axes, ys: np.ndarray, heights: np.ndarray, fits: Sequence[int]) -> None:
+    """Rows from the top; every other fit is shaded."""
+    ax.set_ylim(heights.sum(), 0)
+    ax.set_yticks(ys, [""] * len(ys))
+    ax.tick_params(axis="y", length=0)
+    for y, height, fit in zip(ys, heights, fits, strict=True):
+        if fit % 2:
+            ax.axhspan(y - height / 2, y + height / 2, color=GREY, alpha=0.07, linewidth=0)
+
+
+def _name_rows(ax: Axes, ys: np.ndarray, names: Sequence[str], failed: Sequence[bool]) -> None:
+    ax.set_yticks(ys, names)
+    for text, bad in zip(ax.get_yticklabels(), failed, strict=True):
+        text.set_color(ALERT if bad else "black")
+
+
+def _key() -> list[Line2D]:
+    return [
+        Line2D([], [], color=GREY, marker="o", linestyle="", label="posterior median"),
+        Line2D([], [], color=GREY, linewidth=3, label="50 % interval"),
+        Line2D([], [], color=GREY, linewidth=1, label="90 % interval"),
+    ]

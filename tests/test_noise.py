@@ -1,0 +1,501 @@
+"""Every noise against SciPy and dense matrices; what replicates tell of sizes, by simulation."""
+
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from numpyro.infer.util import log_density
+from scipy import optimize, stats
+
+from bayesicl.curves import read_curves
+from bayesicl.errors import InputError
+from bayesicl.law import Design
+from bayesicl.noise import NOISES, _replicate_spread, load_noise
+from bayesicl.program import _prompt_c, arrays, padded_size
+
+pytestmark = pytest.mark.usefixtures("x64")
+
+of_every_noise = pytest.mark.parametrize("name", NOISES)
+
+SIZES = {
+    "beta-binomial": {"scatter": [0.12, 0.3]},
+    "replicates": {
+        "dispersion": [1.7, 0.6],
+        "dispersion_slope": [-0.4, 0.2],
+        "replicate_sd": [0.11, 0.25],
+    },
+    "mean-probability": {"c": [0.35, 0.08]},
+    "given-se": {},
+}
+# JAX's betaln is good to six digits only.
+EXACT = dict.fromkeys(NOISES, 1e-9) | {"beta-binomial": 1e-6}
+SHOTS = np.array([0.0, 1, 4, 16, 64, 256])
+
+
+def hurried(f):
+    """Compiled in a hurry: compiling takes longer than running here."""
+    return jax.jit(f, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def sizes_of(name):
+    return {k: jnp.array(v) for k, v in SIZES[name].items()}
+
+
+@cache
+def case():
+    """Two curves, 12 cells of which two are held out; log p and measurements."""
+    rng = np.random.default_rng(1)
+    h = np.repeat([0, 1], 6)
+    design = Design(np.tile(SHOTS, 2), h, 2, 1)
+    p = rng.uniform(0.1, 0.9, 12)
+    total = rng.integers(20, 60, 12).astype(float)
+    count = np.round(np.clip(p + 0.05 * rng.normal(size=12), 0, 1) * total)
+    data = {
+        "y": count / total,
+        "total": total,
+        "replicates": rng.integers(2, 9, 12).astype(float),
+        "se": rng.uniform(0.02, 0.1, 12),
+        "fitted": np.isin(np.arange(12), [4, 9], invert=True),
+    }
+    return design, data, np.log(p)
+
+
+def dense(name, design, data, p):
+    """Mean and covariance of the cells' means by definition, curves independent."""
+    size = {k: np.array(v)[design.hypothesis] for k, v in SIZES[name].items()}
+    v = p * (1 - p)
+    if name == "given-se":
+        return p, np.diag(data["se"] ** 2)
+    if name == "mean-probability":
+        return p, np.diag(size["c"] * v / data["total"])
+    # d is `dispersion` at 10 shots and log-linear in log(1 + shots).
+    d = size["dispersion"] * ((1 + design.shots) / 11) ** size["dispersion_slope"]
+    load = size["replicate_sd"] * np.sqrt(v / data["replicates"])
+    same = design.hypothesis[:, None] == design.hypothesis
+    return p, np.diag(d * v / (data["replicates"] * data["total"])) + same * np.outer(load, load)
+
+
+def beta_binomial(design, data, p):
+    s2 = np.array(SIZES["beta-binomial"]["scatter"])[design.hypothesis] ** 2
+    size = 1 / s2 - 1  # the correlation of two items is s2
+    return stats.betabinom(data["total"].astype(int), p * size, (1 - p) * size)
+
+
+# Densities
+
+
+@of_every_noise
+def test_log_density_against_scipy(name):
+    design, data, logp = case()
+    p, seen = np.exp(logp), data["fitted"]
+    if name == "beta-binomial":
+        expected = beta_binomial(design, data, p).logpmf(np.round(data["y"] * data["total"]))[seen]
+        expected = expected.sum()
+    else:
+        mean, cov = dense(name, design, data, p)
+        within = np.ix_(seen, seen)
+        expected = stats.multivariate_normal(mean[seen], cov[within]).logpdf(data["y"][seen])
+    value = NOISES[name].log_density(logp, sizes_of(name), design, data)
+    assert value.shape == ()
+    np.testing.assert_allclose(value, expected, rtol=EXACT[name])
+
+
+@of_every_noise
+def test_cells_given_the_others(name):
+    design, data, logp = case()
+    p = np.exp(logp)
+    value = NOISES[name].cell_log_density(logp, sizes_of(name), design, data)
+    assert value.shape == (12,)
+    if name == "beta-binomial":
+        expected = beta_binomial(design, data, p).logpmf(np.round(data["y"] * data["total"]))
+    else:
+        expected, (mean, cov) = np.empty(12), dense(name, design, data, p)
+        for i in range(12):  # held-out cells, too
+            others = data["fitted"] & (np.arange(12) != i)
+            m, v = conditional(mean, cov, data["y"], i, others)
+            expected[i] = stats.norm.logpdf(data["y"][i], m, np.sqrt(v))
+    np.testing.assert_allclose(value, expected, rtol=EXACT[name])
+
+
+def conditional(mean, cov, y, i, others):
+    weight = np.linalg.solve(cov[np.ix_(others, others)], cov[others, i])
+    return mean[i] + weight @ (y - mean)[others], cov[i, i] - weight @ cov[others, i]
+
+
+@of_every_noise
+def test_chain_rule(name):
+    """The density of all cells is that of all but one, times that one's given the rest."""
+    design, data, logp = case()
+    noise, sizes = NOISES[name], sizes_of(name)
+    whole = noise.log_density(logp, sizes, design, data)
+    single = noise.cell_log_density(logp, sizes, design, data)
+    for i in np.flatnonzero(data["fitted"]):
+        rest = {**data, "fitted": data["fitted"] & (np.arange(12) != i)}
+        without = noise.log_density(logp, sizes, design, rest)
+        np.testing.assert_allclose(whole - without, single[i], rtol=1e-8, atol=1e-10)
+    none = {**data, "fitted": np.zeros(12, bool)}
+    assert noise.log_density(logp, sizes, design, none) == 0
+
+
+@of_every_noise
+def test_held_out_cells_weigh_nothing(name):
+    design, data, logp = case()
+    noise, sizes = NOISES[name], sizes_of(name)
+    value, slope = jax.value_and_grad(noise.log_density)(logp, sizes, design, data)
+    out = ~data["fitted"]
+    wild = {**data, "y": np.where(out, 1.0, data["y"]), "total": np.where(out, 3, data["total"])}
+    wild |= {
+        "se": np.where(out, 1e-3, data["se"]),
+        "replicates": np.where(out, 1, data["replicates"]),
+    }
+    moved = np.where(out, -1e-9, logp)
+    np.testing.assert_array_equal(noise.log_density(moved, sizes, design, wild), value)
+    assert (slope[out] == 0).all()
+    assert (slope[~out] != 0).all()
+    fitted = noise.cell_log_density(logp, sizes, design, data)[~out]
+    again = noise.cell_log_density(moved, sizes, design, wild)[~out]
+    np.testing.assert_array_equal(again, fitted)
+
+
+@of_every_noise
+@pytest.mark.parametrize("double", [True, False])
+def test_finite_at_the_extremes(name, double):
+    design, data, _ = case()
+    with jax.enable_x64(double):
+        for extreme in (0.0, -1e-12, -1e-6, -20.0, -1e3):
+            logp = jnp.full(12, extreme)
+            for y in (0.0, 0.5, 1.0):
+                at = {**data, "y": np.round(np.full(12, y) * data["total"]) / data["total"]}
+                value, slope = _value_and_slopes(name, double)(logp, sizes_of(name), design, at)
+                leaves = [value, *jax.tree.leaves(slope)]
+                assert all(np.isfinite(x).all() for x in leaves), (extreme, y)
+
+
+@cache
+def _value_and_slopes(name, double):
+    return hurried(jax.value_and_grad(NOISES[name].log_density, argnums=(0, 1)))
+
+
+# New measurements
+
+
+@of_every_noise
+@pytest.mark.parametrize("seen", [True, False])
+def test_draws_have_the_claimed_moments(name, seen):
+    design, data, logp = case()
+    n = 20_000
+    keys = jax.random.split(jax.random.PRNGKey(3), n)
+    draw = lambda key: NOISES[name].draw(key, logp, sizes_of(name), design, data, seen=seen)  # noqa: E731
+    y = np.asarray(hurried(jax.vmap(draw))(keys))
+    assert y.shape == (n, 12)
+    assert ((y >= 0) & (y <= 1)).all()
+    p = np.exp(logp)
+    if name == "beta-binomial":
+        total = data["total"]
+        np.testing.assert_allclose(y * total, np.round(y * total), atol=1e-9)
+        s2 = np.array(SIZES[name]["scatter"])[design.hypothesis] ** 2
+        mean, cov = p, np.diag(p * (1 - p) * (1 / total + (1 - 1 / total) * s2))
+    else:
+        mean, cov = dense(name, design, data, p)
+        if seen and name == "replicates":
+            # A second measurement by the same replicates: their shift is known in part.
+            own = np.diag(np.diag(cov) - load_squared(design, data, p))
+            f, shift = data["fitted"], cov - own
+            gain = np.linalg.solve(cov[np.ix_(f, f)], shift[f]).T
+            mean = mean + gain @ (data["y"] - p)[f]
+            cov = own + shift - gain @ shift[f]
+    # Clipping must not matter here, or the moments are not those of the normal.
+    inside = np.minimum(mean, 1 - mean) > 4 * np.sqrt(np.diag(cov))
+    if name == "beta-binomial":
+        inside[:] = True
+    assert inside.sum() >= 6
+    sd = np.sqrt(np.diag(cov))
+    z = (y - mean)[:, inside] / sd[inside]
+    correlation = (cov / np.outer(sd, sd))[np.ix_(inside, inside)]
+    assert np.abs(z.mean(0)).max() < 4.5 / np.sqrt(n)
+    for i in range(z.shape[1]):
+        for j in range(i + 1):
+            product = z[:, i] * z[:, j]
+            assert abs(product.mean() - correlation[i, j]) < 4.5 * product.std() / np.sqrt(n)
+
+
+def load_squared(design, data, p):
+    tau = np.array(SIZES["replicates"]["replicate_sd"])[design.hypothesis]
+    return tau**2 * p * (1 - p) / data["replicates"]
+
+
+# Studies: padding, held-out cells
+
+
+def counts(H=2, seed=0):
+    rng = np.random.default_rng(seed)
+    rows = [(h, n, rng.integers(2, 19), 20) for h in range(H) for n in SHOTS[: 6 - h].astype(int)]
+    return pd.DataFrame(rows, columns=["hypothesis", "shots", "correct", "total"])
+
+
+def replicated(R=5, seed=0, H=2):
+    rng = np.random.default_rng(seed)
+    table = pd.concat([counts(H).assign(replicate=r) for r in range(R)])
+    return table.assign(correct=rng.integers(1, 20, len(table)))
+
+
+def single_prompts(R=5, seed=0, H=2):
+    table = replicated(R, seed, H)
+    table["prob"] = np.random.default_rng(seed + 1).beta(1, 2, len(table))
+    return table.drop(columns=["correct", "total"])
+
+
+TABLES = {
+    "beta-binomial": counts(),
+    "replicates": replicated(),
+    "mean-probability": single_prompts(),
+    "given-se": counts().rename(columns={"correct": "prob"}).drop(columns="total").assign(se=0.05),
+}
+TABLES["given-se"]["prob"] /= 20
+
+
+def log_joint(name, design, data, logp):
+    """Log density of measurements, sizes' priors and what replicates say of the sizes."""
+    noise, sizes = NOISES[name], sizes_of(name)
+    prior, _ = log_density(noise.model, (design, data), {}, sizes)
+    return prior + noise.log_density(logp, sizes, design, data)
+
+
+@of_every_noise
+def test_padding_weighs_nothing(name):
+    study = read_curves(TABLES[name]).studies[0].hold_out(fit_points=4)
+    assert load_noise(None, study.kind).name == name
+    design, data = arrays(study)
+    cells, rows = len(study.cells), len(study.rows)
+    assert cells < len(design.shots) == padded_size(cells)
+    assert not data["fitted"][cells:].any()
+    rng = np.random.default_rng(5)
+    logp = np.log(rng.uniform(0.1, 0.9, len(design.shots)))
+    padded = log_joint(name, design, data, logp)
+    assert np.isfinite(padded)
+
+    bare = Design(design.shots[:cells], design.hypothesis[:cells], 2, 1)
+    cut = {k: v[:cells] if len(v) == len(design.shots) else v for k, v in data.items()}
+    if name == "replicates":
+        used = data["row_used"]
+        assert 0 < used.sum() < rows < len(used)  # held-out and padded rows are not used
+        cut |= {k: data[k][used] for k in data if k.startswith("row_")}
+        cut |= {k: data[k][:10] for k in data if k.startswith("group_")}  # 2 curves x 5 replicates
+    np.testing.assert_allclose(log_joint(name, bare, cut, logp[:cells]), padded, rtol=1e-12)
+
+    wild = {k: v.copy() for k, v in data.items()}
+    for k, v in wild.items():
+        if len(v) == len(design.shots) and k != "fitted":
+            v[cells:] = 7.0 if k in ("total", "replicates") else 0.987
+    if name == "replicates":
+        wild["row_z"][~used] = 1e3
+        wild["row_total"][~used] = 1e-3
+    shots = np.where(np.arange(len(design.shots)) < cells, design.shots, 1e6)
+    np.testing.assert_array_equal(
+        log_joint(name, Design(shots, design.hypothesis, 2, 1), wild, logp), padded
+    )
+
+
+@of_every_noise
+def test_held_out_measurements_tell_nothing_of_sizes(name):
+    table = TABLES[name]
+    other = table.copy()
+    out = other["shots"] >= SHOTS[4]
+    column = "prob" if "prob" in other else "correct"
+    other.loc[out, column] = np.random.default_rng(9).permutation(other.loc[out, column])
+    results = []
+    for t in (table, other):
+        design, data = arrays(read_curves(t).studies[0].hold_out(fit_shots=int(SHOTS[3])))
+        results.append(log_joint(name, design, data, np.full(len(design.shots), -0.7)))
+    assert out.any()
+    assert not table.equals(other)
+    np.testing.assert_array_equal(*results)
+
+
+# What replicates tell of the sizes
+
+
+def test_sizes_have_the_documented_densities():
+    """Prior of each size plus the factor `spread`; log c is measured with its own error."""
+    design, data, _ = case()
+    at = lambda name, data=data: log_density(  # noqa: E731
+        NOISES[name].model, (design, data), {}, sizes_of(name)
+    )[0]
+    s = {name: {k: np.array(v) for k, v in sizes.items()} for name, sizes in SIZES.items()}
+    expected = stats.beta(1, 9).logpdf(s["beta-binomial"]["scatter"]).sum()
+    np.testing.assert_allclose(at("beta-binomial"), expected)
+    c = s["mean-probability"]["c"]
+    expected = stats.beta(2, 3).logpdf(c).sum()
+    np.testing.assert_allclose(at("mean-probability"), expected)
+    spread = {"log_c": np.array([-1.2, 5.0]), "log_c_se": np.array([0.2, 0.01])}
+    spread["has_spread"] = np.array([True, False])
+    expected += stats.norm.logpdf(-1.2, np.log(c[0]), 0.2)
+    np.testing.assert_allclose(at("mean-probability", {**data, **spread}), expected)
+    assert at("given-se") == 0
+    rows = dict.fromkeys(["row_z", "row_total"], np.ones(8)) | {"row_used": np.zeros(8, bool)}
+    rows |= dict.fromkeys(["row_cell", "row_group", "group_hypothesis"], np.zeros(8, int))
+    rows["group_share"] = np.zeros(8)
+    s = s["replicates"]
+    expected = stats.lognorm(1, scale=np.exp(0.5)).logpdf(s["dispersion"]).sum()
+    expected += stats.norm(-0.3, 0.5).logpdf(s["dispersion_slope"]).sum()
+    expected += stats.halfnorm(scale=0.15).logpdf(s["replicate_sd"]).sum()
+    np.testing.assert_allclose(at("replicates", {**data, **rows}), expected)
+    table = replicated()
+    study_design, study_data = arrays(read_curves(table).studies[0])
+    value, _ = log_density(
+        NOISES["replicates"].model, (study_design, study_data), {}, sizes_of("replicates")
+    )
+    np.testing.assert_allclose(value - expected, dense_reml(table, SIZES["replicates"]))
+
+
+def dense_reml(table, sizes):
+    """Restricted likelihood of all measurements with one free mean a cell, by dense matrices.
+
+    In units of sqrt(p (1 - p)) at the measured mean; without the part of log |X'V^-1X| that is the
+    same for all sizes.
+    """
+    value = 0.0
+    for h, curve in table.groupby("hypothesis"):
+        y = (curve["correct"] / curve["total"]).to_numpy()
+        shots, cell = np.unique(curve["shots"], return_inverse=True)
+        R, mean = curve["replicate"].nunique(), np.bincount(cell, y) / np.bincount(cell)
+        z = (y - mean[cell]) / np.sqrt(mean * (1 - mean))[cell]
+        d = sizes["dispersion"][h] * ((1 + shots) / 11) ** sizes["dispersion_slope"][h]
+        replicate = curve["replicate"].to_numpy()
+        V = np.diag(d[cell] / curve["total"].to_numpy())
+        V += (replicate[:, None] == replicate) * sizes["replicate_sd"][h] ** 2
+        X = (cell[:, None] == np.arange(len(shots))).astype(float)
+        W = np.linalg.inv(V)
+        S = X.T @ W @ X
+        residual = z - X @ np.linalg.solve(S, X.T @ W @ z)
+        free = len(z) - len(shots)
+        value -= 0.5 * (
+            np.linalg.slogdet(V)[1]
+            + np.linalg.slogdet(S)[1]
+            - len(shots) * np.log(R)
+            + residual @ W @ residual
+            + free * np.log(2 * np.pi)
+        )
+    return value
+
+
+@pytest.mark.parametrize("R", [2, 7])
+def test_replicate_spread_is_the_restricted_likelihood(R):
+    table = replicated(R, seed=R)
+    # Items may differ between shot counts, not between the replicates of one.
+    table["total"] = 20 + 3 * table["shots"].to_numpy() % 17
+    design, data = arrays(read_curves(table).studies[0])
+    rng = np.random.default_rng(2)
+    spread = jax.jit(lambda sizes: _replicate_spread(sizes, design, data))
+    for _ in range(10):
+        sizes = {
+            "dispersion": np.exp(rng.normal(size=2)),
+            "dispersion_slope": rng.normal(size=2),
+            "replicate_sd": np.abs(rng.normal(size=2)) * [0.3, 0.01],
+        }
+        np.testing.assert_allclose(spread(sizes), dense_reml(table, sizes), rtol=1e-9)
+
+
+def test_sizes_of_replicates_are_recovered():
+    """The spread's maximum is at the truth, within its own standard errors."""
+    rng = np.random.default_rng(4)
+    R, items = 150, 20_000  # so many items that rounding to counts does not matter
+    truth = np.array([np.log(60.0), -0.5, np.log(0.12)])
+    d = np.exp(truth[0]) * ((1 + SHOTS) / 11) ** truth[1]
+    p = np.linspace(0.3, 0.7, 6)
+    z = np.sqrt(d / items) * rng.normal(size=(R, 6)) + np.exp(truth[2]) * rng.normal(size=(R, 1))
+    correct = np.round(items * (p + np.sqrt(p * (1 - p)) * z)).astype(int)
+    table = pd.DataFrame({"correct": correct.ravel(), "total": items})
+    table["shots"], table["replicate"] = np.tile(SHOTS.astype(int), R), np.repeat(np.arange(R), 6)
+    design, data = arrays(read_curves(table).studies[0])
+
+    def loss(x):
+        sizes = {"dispersion": jnp.exp(x[:1]), "dispersion_slope": x[1:2]}
+        return -_replicate_spread({**sizes, "replicate_sd": jnp.exp(x[2:])}, design, data)
+
+    both = hurried(jax.value_and_grad(loss))
+    start = np.array([0.0, 0.0, -3.0])
+    x = optimize.minimize(lambda x: tuple(map(np.asarray, both(x))), start, jac=True).x
+    h = 1e-4
+    information = [(both(x + h * e)[1] - both(x - h * e)[1]) / (2 * h) for e in np.eye(3)]
+    error = np.sqrt(np.diag(np.linalg.inv(information)))
+    assert (error < [0.1, 0.05, 0.1]).all()
+    assert (np.abs(x - truth) < 3 * error).all()
+
+
+def beta_prompts(c, cells, prompts, rng, batch=1, between=(0.05, 0.95)):
+    """Rows of one curve: prompts (or means of batches) that are Beta with variance c p (1 - p)."""
+    p = rng.uniform(*between, cells)
+    k = 1 / c - 1
+    y = rng.beta(p * k, (1 - p) * k, (batch, prompts, cells)).mean(0)
+    return pd.DataFrame(
+        {
+            "cell": np.tile(np.arange(cells), prompts),
+            "replicate": np.repeat(np.arange(prompts), cells),
+            "y": y.ravel(),
+            "total": float(batch),
+        }
+    )
+
+
+@pytest.mark.parametrize("c", [0.05, 0.3, 0.8])
+@pytest.mark.parametrize(("prompts", "batch"), [(2, 1), (3, 1), (40, 1), (3, 4)])
+def test_c_of_prompts_is_recovered(c, prompts, batch):
+    rng = np.random.default_rng(6)
+    found = [_prompt_c(beta_prompts(c, 400, prompts, rng, batch)) for _ in range(60)]
+    error = np.std(found, ddof=1) / np.sqrt(60)
+    assert error < 0.02 * c
+    assert abs(np.mean(found) - c) < 3.5 * error
+
+
+def test_c_of_constant_prompts_is_unknown():
+    rows = pd.DataFrame({"cell": [0, 0, 1, 1], "y": [0.2, 0.2, 0.5, 0.5], "total": 1.0})
+    assert _prompt_c(rows) == 0
+    assert _prompt_c(rows.assign(y=[0.0, 0, 1, 1])) == 0
+    assert _prompt_c(rows.assign(y=[0.0, 1, 1, 0])) == 1  # never above 1
+
+
+@pytest.mark.parametrize(
+    # Beta's tails are lighter than the normal's, so the chi-squared error is too wide in the
+    # middle; near the edge they are heavy and the jackknife takes over.
+    ("between", "low", "high"),
+    [((0.3, 0.7), 0.4, 1.0), ((0.01, 0.05), 0.7, 1.4)],
+)
+def test_measured_c_comes_with_its_error(between, low, high):
+    """Over simulated curves log c scatters around the truth no more than its error says."""
+    rng = np.random.default_rng(8)
+    c, found = 0.3, []
+    for _ in range(60):
+        rows = beta_prompts(c, 6, 40, rng, between=between)
+        table = rows.assign(shots=rows["cell"], prob=rows["y"]).drop(columns=["cell", "y", "total"])
+        _, data = arrays(read_curves(table).studies[0])
+        assert data["has_spread"].tolist() == [True]
+        found.append((data["log_c"][0], data["log_c_se"][0]))
+    value, error = np.transpose(found)
+    z = (value - np.log(c)) / error
+    assert low < np.sqrt(np.mean(z**2)) < high
+
+
+# Choosing one
+
+
+@of_every_noise
+def test_noises_by_name(name):
+    noise = NOISES[name]
+    assert noise.name == name
+    assert noise.summary
+    for kind in noise.kinds:
+        assert load_noise(name, kind) is noise
+        assert load_noise(None, kind) is noise  # today each kind has one
+    for kind in {k for other in NOISES.values() for k in other.kinds} - set(noise.kinds):
+        message = f"noise '{name}' does not suit an outcome of kind '{kind}': it is for .*use "
+        with pytest.raises(InputError, match=message):
+            load_noise(name, kind)
+
+
+def test_unknown_noise():
+    with pytest.raises(InputError, match=r"unknown noise 'gauss': choose from beta-binomial, "):
+        load_noise("gauss", "counts")
