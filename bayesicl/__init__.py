@@ -1,1 +1,87 @@
-"""bayesicl."""
+"""Bayesian scaling laws for in-context learning: fit, trust and extend ICL curves.
+
+Names are imported when first used: importing bayesicl never loads JAX.
+"""
+
+import sys
+from importlib import import_module
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from bayesicl.compare import compare
+    from bayesicl.contrast import contrast
+    from bayesicl.curves import Curves, read_curves
+    from bayesicl.diagnose import diagnose
+    from bayesicl.engine import Settings
+    from bayesicl.errors import CurveWarning, InputError
+    from bayesicl.fit import fit
+    from bayesicl.forecast import bands, predict, reach, score, score_cells
+    from bayesicl.law import Law, laws, load_law
+    from bayesicl.summary import summarise
+    from bayesicl.tree import load, save
+
+    __version__: str
+
+__all__ = [
+    "CurveWarning",
+    "Curves",
+    "InputError",
+    "Law",
+    "Settings",
+    "bands",
+    "compare",
+    "contrast",
+    "diagnose",
+    "fit",
+    "laws",
+    "load",
+    "load_law",
+    "predict",
+    "reach",
+    "read_curves",
+    "save",
+    "score",
+    "score_cells",
+    "summarise",
+]
+
+_MODULES = {
+    "compare": ("compare",),
+    "contrast": ("contrast",),
+    "curves": ("Curves", "read_curves"),
+    "diagnose": ("diagnose",),
+    "engine": ("Settings",),
+    "errors": ("CurveWarning", "InputError"),
+    "fit": ("fit",),
+    "forecast": ("bands", "predict", "reach", "score", "score_cells"),
+    "law": ("Law", "laws", "load_law"),
+    "summary": ("summarise",),
+    "tree": ("load", "save"),
+}
+_HOME = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        from importlib.metadata import version
+
+        return version("bayesicl")
+    if name in _HOME:
+        return getattr(import_module(f"bayesicl.{_HOME[name]}"), name)
+    raise AttributeError(f"module 'bayesicl' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+class _Package(ModuleType):
+    """Importing the module bayesicl.fit must not hide the function bayesicl.fit behind it."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if not (name in __all__ and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

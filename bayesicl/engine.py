@@ -107,6 +107,12 @@ class Engine:
             or (site["type"] == "sample" and not site["is_observed"])
         }
 
+    def law_sites(self, design: Design) -> set[str]:
+        """Names of the sites that the law records; the rest are the noise's."""
+        with handlers.block():
+            seeded = handlers.seed(self.law.model, rng_seed=0)
+            return set(handlers.trace(seeded).get_trace(design))
+
     def unconstrained_shapes(self, design: Design, data: Mapping) -> dict[str, tuple[int, ...]]:
         """Shape of each sampled site in the unconstrained space."""
         return {

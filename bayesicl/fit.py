@@ -185,7 +185,9 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
             break
     progress("describing")
     tree = to_tree(engine, chains, values, labels, study, design, data, jax.random.fold_in(key, 99))
+    own = engine.law_sites(design)
     tree.attrs = attrs | {
+        "law_parameters": json.dumps([name for name in labels.reported if name in own]),
         "attempts": attempt,
         "passed": int(checks.passed),
         "diagnostics": json.dumps(asdict(checks)),
@@ -292,6 +294,8 @@ class Labels:
         self.reported = [name for name in self.dims if not name.startswith("_")]
         self.internal = [name for name in self.dims if name.startswith("_")]
         self.fitted = np.flatnonzero(study.cells["fitted"])
+        self.n_cells = len(study.cells)
+        self.last = [group.index[-1] for _, group in study.cells.loc[self.fitted].groupby("hypothesis")]
         self.coords = {
             "hypothesis": list(study.hypotheses),
             "believed": believed(study.hypotheses, design.backgrounds),
@@ -319,6 +323,13 @@ class Labels:
         """Of the fitted cells, from (chains, draws, all cells)."""
         return self.dataset({"y": y[..., self.fitted]}, {"y": ("cell",)})
 
+    def ends(self, logp: np.ndarray) -> xr.Dataset:
+        """Of each curve: p_zero at 0 shots and p_last at the longest fitted, from log p (arrays)."""
+        p = np.exp(logp)
+        zero = p[..., self.n_cells : self.n_cells + len(self.last)]
+        dims = dict.fromkeys(("p_zero", "p_last"), ("hypothesis",))
+        return self.dataset({"p_zero": zero, "p_last": p[..., self.last]}, dims)
+
     def statistics(self, chains: Chains) -> xr.Dataset:
         """The sampler's statistics under ArviZ's names."""
         depth = np.floor(np.log2(np.maximum(chains.stats["n_steps"], 1))).astype(int) + 1
@@ -345,15 +356,17 @@ def to_tree(
     at = {"cell": labels.fitted}
     # Building blocks of the law that are not reported, but that predictions need.
     internals = {"internals": labels.named(values, labels.internal)} if labels.internal else {}
+    posterior = labels.named(values, labels.reported).assign(labels.ends(after["logp"]))
+    before_data = labels.named(prior, labels.reported).assign(labels.ends(before["logp"]))
     return xr.DataTree.from_dict(
         internals
         | {
-            "posterior": labels.named(values, labels.reported),
+            "posterior": posterior,
             "sample_stats": labels.statistics(chains),
             "log_likelihood": labels.cells(after["log_likelihood"]),
             "log_prior": labels.scalars(after["log_prior"]),
             "posterior_predictive": labels.cells(after["y"]),
-            "prior": labels.named(prior, labels.reported),
+            "prior": before_data,
             "prior_predictive": labels.cells(before["y"]),
             "observed_data": xr.Dataset({"y": ("cell", cells["y"])}, coords=at),
             "constant_data": xr.Dataset({k: ("cell", cells[k]) for k in known}, coords=at),

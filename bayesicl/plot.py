@@ -68,9 +68,13 @@ def plot_curves(
         InputError: a prediction of another study, or one that has no such band.
 
     Example:
-        >>> from bayesicl import predict
+        >>> import pandas as pd
+        >>> from bayesicl import Settings, fit, read_curves
         >>> from bayesicl.plot import plot_curves
-        >>> figure = plot_curves(tree, prediction=predict(tree, range(200)))  # doctest: +SKIP
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> [tree] = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
+        >>> plot_curves(tree).axes[0].get_ylabel()
+        'accuracy'
     """
     study = study_of(tree)
     prediction = _prediction(tree, study, prediction, log_shots)
@@ -114,8 +118,13 @@ def plot_belief(
         InputError: a law that has no belief, or a prediction of another study.
 
     Example:
-        >>> from bayesicl.plot import plot_belief, save_figure
-        >>> save_figure(plot_belief(tree), "belief.png")  # doctest: +SKIP
+        >>> import pandas as pd
+        >>> from bayesicl import Settings, fit, read_curves
+        >>> from bayesicl.plot import plot_belief
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> [tree] = fit(read_curves(table), "scoring", settings=Settings(warmup=100, draws=100))
+        >>> plot_belief(tree).axes[0].get_title()
+        'demonstrations of hypothesis 0'
     """
     study = study_of(tree)
     prediction = _prediction(tree, study, prediction, log_shots)

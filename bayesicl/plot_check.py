@@ -44,8 +44,13 @@ def plot_ppc(tree: xr.DataTree, *, log_shots: bool = False, seed: int = 0) -> Fi
         seed: of ties and of the band.
 
     Example:
+        >>> import pandas as pd
+        >>> from bayesicl import Settings, fit, read_curves
         >>> from bayesicl.plot import plot_ppc
-        >>> figure = plot_ppc(tree, log_shots=True)  # doctest: +SKIP
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> [tree] = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
+        >>> [ax.get_title() for ax in plot_ppc(tree, log_shots=True).axes]
+        ['fitted cells, and a new measurement of each', 'calibration over the fitted cells']
     """
     study = study_of(tree)
     predicted = tree["posterior_predictive"].to_dataset()["y"]

@@ -21,6 +21,7 @@ from bayesicl.plot_parts import (
     INNER,
     OUTER,
     STYLE,
+    UNITS,
     colour,
     key_below,
     not_converged,
@@ -30,27 +31,6 @@ from bayesicl.plot_parts import (
 from bayesicl.program import arrays
 from bayesicl.tree import label, law_label, study_of
 
-UNITS = {
-    "pi": "belief before the first demonstration, probability",
-    "P": "probability of an example, by who generates it and who scores it",
-    "gamma": "probability of an example under its own hypothesis",
-    "beta": "probability of an example under another hypothesis",
-    "K": "evidence of one demonstration, in examples",
-    "rate": "evidence of one demonstration, nats",
-    "ceiling": "probability with endless demonstrations",
-    "alpha": "exponent of the power, no unit",
-    "C": "what demonstrations can take off -log p, nats",
-    "A": "what demonstrations can take off -log p, nats",
-    "L": "-log p with endless demonstrations, nats",
-    "n_0": "demonstrations to halve A",
-    "n_c": "demonstrations before the fall begins",
-    "k": "steepness, no unit",
-    "scatter": "extra sd of a count, in units of sqrt(p(1 - p))",
-    "dispersion": "variance at 10 shots, in units of binomial variance",
-    "dispersion_slope": "of log dispersion, per unit of log(1 + shots)",
-    "replicate_sd": "sd common to a replicate, in units of sqrt(p(1 - p))",
-    "c": "variance of one prompt, in units of p(1 - p)",
-}
 _REPEATS = {"P": "gamma", "ceiling": "gamma"}  # say again, where a law has gamma, what gamma says
 _DECADES = 2  # positive parameters that span more than this are drawn on a log axis
 _COLUMNS = 5  # panels beside each other, at most
@@ -74,8 +54,13 @@ def plot_forest(
         InputError: no fits, or a parameter that none of them has.
 
     Example:
+        >>> import pandas as pd
+        >>> from bayesicl import Settings, fit, read_curves
         >>> from bayesicl.plot import plot_forest
-        >>> figure = plot_forest(trees, parameters=["pi", "K"])  # doctest: +SKIP
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> trees = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
+        >>> [ax.get_xlabel() for ax in plot_forest(trees, parameters=["alpha"]).axes]
+        ['alpha\\nexponent of the power, no unit']
     """
     trees = [trees] if isinstance(trees, xr.DataTree) else list(trees)
     if not trees:
@@ -123,8 +108,13 @@ def plot_comparison(table: pd.DataFrame, *, title: str = "") -> Figure:
         InputError: no rows, or a column that is missing.
 
     Example:
+        >>> import pandas as pd
         >>> from bayesicl.plot import plot_comparison
-        >>> figure = plot_comparison(compare(trees).table, title="trec")  # doctest: +SKIP
+        >>> table = pd.DataFrame(
+        ...     {"law": ["power", "scoring"], "elpd_diff": [0.0, -9.5], "elpd_diff_se": [0.0, 3.1],
+        ...      "weight": [0.9, 0.1], "verdict": ["best", "worse"]})
+        >>> plot_comparison(table, title="trec").get_suptitle()
+        'trec'
     """
     needed = ("law", "elpd_diff", "elpd_diff_se", "weight", "verdict")
     if missing := [name for name in needed if name not in table]:

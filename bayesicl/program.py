@@ -35,10 +35,11 @@ def compose(law: Law, noise: Noise) -> Callable[[Design, Mapping], tuple[jax.Arr
 def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.ndarray]]:
     """A study as padded arrays: its design and its data.
 
-    Padding cells and held-out cells have `fitted` False and weigh nothing.
+    Padding cells and held-out cells have `fitted` False and weigh nothing. The first H padding
+    cells stand at 0 shots, one for each hypothesis: there p(0) is read off.
     """
-    cells = study.cells
-    size = padded_size(len(cells))
+    cells, H = study.cells, len(study.hypotheses)
+    size = padded_size(len(cells) + H)
 
     def pad(column, fill):
         values = np.full(size, fill, dtype=np.asarray(fill).dtype)
@@ -48,9 +49,10 @@ def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.
     design = Design(
         shots=pad(cells["shots"], 0.0),
         hypothesis=pad(cells["hypothesis"], 0),
-        n_hypotheses=len(study.hypotheses),
+        n_hypotheses=H,
         backgrounds=backgrounds,
     )
+    design.hypothesis[len(cells) : len(cells) + H] = np.arange(H)
     data = {
         "y": pad(cells["y"], 0.5),
         "total": pad(cells["total"].fillna(1.0), 1.0),

@@ -1,0 +1,230 @@
+"""What commands share: options, reading tables and fits, printing tables, what to say of failures."""
+
+import argparse
+import json
+import math
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from bayesicl.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from bayesicl.curves import Curves
+
+Parser = argparse.ArgumentParser
+
+
+def say(text: str) -> None:
+    """One line on stderr, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(f"bayesicl: {' '.join(text.splitlines())}", file=sys.stderr)
+
+
+# -- options --------------------------------------------------------------------------------------
+
+
+def add_fits(parser: Parser) -> None:
+    """FIT..., of the commands that use saved fits."""
+    parser.add_argument("fits", nargs="+", metavar="FIT", help="saved fits, or folders of them")
+
+
+def add_json(parser: Parser) -> None:
+    """--json, of the commands that print tables."""
+    parser.add_argument("--json", action="store_true", help="print JSON records and nothing else")
+
+
+def add_level(parser: Parser) -> None:
+    """--level of intervals."""
+    parser.add_argument(
+        "--level", type=_share, default=0.9, metavar="L", help="of the intervals (default .9)"
+    )
+
+
+def add_table_options(parser: Parser) -> None:
+    """How to read a table and what of it to fit."""
+    group = parser.add_argument_group("reading the table")
+    add = group.add_argument
+    add("--outcome", metavar="O", help="which outcome: counts, prob, nll or nll_of_mean")
+    add(
+        "--column", type=_renamed, action="append", default=[], metavar="CANONICAL=NAME",
+        help="read the column NAME as CANONICAL, such as shots=n_demos (repeat for more)",
+    )  # fmt: skip
+    add("--where", metavar="QUERY", help="a pandas query; only its rows are read")
+    add(
+        "--by", nargs="+", default=["model", "variant", "task"], metavar="COL",
+        help="columns whose values make a study (default: model variant task)",
+    )  # fmt: skip
+    add("--items", choices=("shared", "fresh"), help="whether replicates share their test items")
+    add("--fit-shots", metavar="N|X%", help="fit shots up to N, or X%% of a curve's longest")
+    add("--fit-points", type=int, metavar="N", help="fit the first N cells of each curve")
+
+
+def add_fit_options(parser: Parser) -> None:
+    """Which laws, how to sample, where to write."""
+    group = parser.add_argument_group("fitting")
+    add = group.add_argument
+    add(
+        "--law", nargs="+", default=["all"], metavar="NAME|PATH",
+        help="names or files of laws (default: all six; see bayesicl laws)",
+    )  # fmt: skip
+    add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
+    add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")
+    add("--chains", type=int, default=4, metavar="N", help="(default 4)")
+    add("--warmup", type=int, default=500, metavar="N", help="steps a chain (default 500)")
+    add("--draws", type=int, default=1000, metavar="N", help="draws a chain (default 1000)")
+    add("--seed", type=_seed, default=0, metavar="N", help="of everything random (default 0)")
+    add("--device", choices=("cpu", "gpu"), default="cpu", help="(default cpu)")
+    add("--format", choices=("nc", "zarr"), default="nc", help="of saved fits (default nc: netCDF)")
+
+
+def shot_list(text: str) -> list[int]:
+    """Read "0,10,100"."""
+    if not re.fullmatch(r"\d+(,\d+)*", text):
+        raise argparse.ArgumentTypeError(f"must be whole numbers like 0,10,100, got {text!r}")
+    return [int(n) for n in text.split(",")]
+
+
+def _renamed(text: str) -> tuple[str, str]:
+    canonical, _, name = text.partition("=")
+    if not (canonical and name):
+        raise argparse.ArgumentTypeError(f"must be CANONICAL=NAME like shots=n_demos, got {text!r}")
+    return canonical, name
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, got {text!r}")
+    return int(text)
+
+
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError(f"must lie between 0 and 1, got {text!r}")
+    return value
+
+
+# -- reading --------------------------------------------------------------------------------------
+
+
+def read_table(args: argparse.Namespace, table: str) -> "Curves":
+    """The curves of a table, with cells held out as the options ask."""
+    from bayesicl.curves import read_curves
+
+    curves = read_curves(
+        table, outcome=args.outcome, columns=dict(args.column), where=args.where, by=args.by,
+        items=args.items,
+    )  # fmt: skip
+    if args.fit_shots is None and args.fit_points is None:
+        return curves
+    return curves.hold_out(fit_shots=args.fit_shots, fit_points=args.fit_points)
+
+
+def load_fits(paths: Iterable[str]) -> "list[xr.DataTree]":
+    """All fits named and in the folders named."""
+    from bayesicl.tree import load_all
+
+    return load_all(paths)
+
+
+# -- printing -------------------------------------------------------------------------------------
+
+
+def show(frame: "pd.DataFrame", *, as_json: bool = False) -> None:
+    """Print a table for people, or as JSON records."""
+    if as_json:
+        print(json.dumps(records(frame)))
+    elif len(frame):
+        print(frame.map(_cell).to_string(index=False))
+
+
+def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
+    """Rows as JSON knows them: what is not a finite number is null."""
+    return json.loads(frame.to_json(orient="records", double_precision=15))
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        plain = f"{value:.1f}" if 100 <= abs(value) < 1e6 else f"{value:.3g}"
+        return "" if math.isnan(value) else plain
+    return str(value)
+
+
+def named(tree: "xr.DataTree", frame: "pd.DataFrame") -> "pd.DataFrame":
+    """The table of one fit with its study and law in front."""
+    from bayesicl.tree import label, law_label
+
+    head = {"study": label(tree), "law": law_label(tree)}
+    return frame.assign(**head)[[*head, *(name for name in frame if name not in head)]]
+
+
+@contextmanager
+def status() -> Iterator[Callable[[str], None]]:
+    """Give a function that shows what is being done, on one line that is wiped in the end."""
+    from tqdm import tqdm
+
+    with tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=None) as bar:
+        yield bar.set_description_str
+
+
+# -- failures -------------------------------------------------------------------------------------
+
+
+def complaint(tree: "xr.DataTree") -> str:
+    """Why a fit is not to be relied on; "" where it is."""
+    from bayesicl.tree import label, law_label
+
+    if tree.attrs["passed"]:
+        return ""
+    failures = "; ".join(json.loads(tree.attrs["diagnostics"])["failures"])
+    return f"not converged, do not rely on it: {label(tree)}, {law_label(tree)} ({failures})"
+
+
+def finish(complaints: Iterable[str]) -> int:
+    """Say which fits failed their gates; returns the exit code."""
+    said = [text for text in complaints if text]
+    for text in said:
+        say(text)
+    return 3 if said else 0
+
+
+# -- writing --------------------------------------------------------------------------------------
+
+
+def writable_folder(path: str | Path, option: str = "--out") -> Path:
+    """Make the folder and prove that it can be written to; InputError where it cannot."""
+    import tempfile
+
+    folder = Path(path)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{option} {folder}: cannot be written to ({reason})") from error
+    return folder
+
+
+def write_csv(frame: "pd.DataFrame", path: Path) -> Path:
+    """Write a table in one step: all of it or nothing."""
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        frame.to_csv(part, index=False)
+        os.replace(part, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
+    return path

@@ -1,0 +1,176 @@
+"""What differs between two variants or models: belief before, knowledge, or efficiency."""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from bayesicl.errors import InputError
+from bayesicl.forecast import predict
+from bayesicl.summary import summarise, unconstrained
+from bayesicl.tree import label, study_of
+
+SURE = 0.95
+
+
+def contrast(
+    fits: Sequence[xr.DataTree],
+    *,
+    between: tuple[str, str, str],
+    at: Sequence[int] | None = None,
+    level: float = 0.9,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Differences, second minus first, between fits of one law that match on task and hypothesis.
+
+    Args:
+        fits: of both sides, under one law and one noise.
+        between: a key column and its two values, such as ("variant", "base", "instruct").
+        at: shots at which the curves are compared; None for 0 and the longest that both fitted.
+        level: of the equal-tailed intervals.
+        seed: of the pairing of the two independent posteriors' draws.
+
+    Returns:
+        One row a difference: task (all keys but the two sides), first, second, hypothesis, believed,
+        quantity ("logit pi", "log K", "gamma", "beta", "P", "p(n)", ...), shots, median, lower, upper,
+        probability_of_direction (that the sign is the median's), identified, note.
+
+    Raises InputError where nothing matches, a match is not unique, or laws or noise differ.
+    """
+    pairs = _pairs(fits, between)
+    rows = [row for pair in pairs for row in _differences(*pair, at, level, seed)]
+    return pd.DataFrame(rows)
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """What changed, in words that claim no more than the posteriors can."""
+    lines = []
+    for (task, first, second), group in table.groupby(["task", "first", "second"], sort=False):
+        parameters = group[group["quantity"] != "p(n)"]
+        sure = parameters["identified"] & (parameters["probability_of_direction"] >= SURE)
+        words = [
+            f"{_what(row)} {'rose' if row['median'] > 0 else 'fell'}"
+            for row in parameters[sure].to_dict("records")
+        ]
+        lost = [_what(row) for row in parameters[~parameters["identified"]].to_dict("records")]
+        said = ", ".join(words) or "no identified parameter differs with probability 0.95"
+        lines.append(f"{task or 'task'}, {first} to {second}: {said}.")
+        if lost:
+            lines.append(f"  Not identified, so nothing is known of a change in {', '.join(lost)}.")
+    return "\n".join(lines)
+
+
+def _what(row: dict) -> str:
+    inside = ", ".join(v for v in (row["hypothesis"], row["believed"]) if v)
+    return f"{row['quantity']}[{inside}]" if inside else row["quantity"]
+
+
+def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]]:
+    column, *values = between
+    laws = {tree.attrs["law"] for tree in fits}
+    noises = {tree.attrs["noise"] for tree in fits}
+    if len(laws) > 1 or len(noises) > 1:
+        raise InputError(
+            f"a contrast needs one law and one noise, got {', '.join(sorted(laws | noises))}; "
+            "give the fits of one law"
+        )
+    keys = [json.loads(tree["study"].attrs["key"]) for tree in fits]
+    if column not in (known := sorted({name for key in keys for name in key})):
+        raise InputError(f"--between {column}: no such key; these fits have {', '.join(known)}")
+    sides = [
+        [(k, t) for k, t in zip(keys, fits, strict=True) if k[column] == value] for value in values
+    ]
+    for value, side in zip(values, sides, strict=True):
+        if not side:
+            there = ", ".join(sorted({k[column] for k in keys}))
+            raise InputError(f"--between {column}={value}: no such fit; there are {there}")
+    pairs = []
+    for key, first in sides[0]:
+        # The same model under two variants, else whatever else is the same for the two sides.
+        same = [(k, t) for k, t in sides[1] if _rest(k, {column}) == _rest(key, {column})]
+        loose = {"model", "variant"}
+        same = same or [(k, t) for k, t in sides[1] if _rest(k, loose) == _rest(key, loose)]
+        rivals = [k for k, _ in sides[0] if _rest(k, loose) == _rest(key, loose)]
+        if len(same) > 1 or (same and len(rivals) > 1 and same[0][0].get("model") != key.get("model")):
+            raise InputError(
+                f"{label(first)}: more than one fit to set beside it; name two models "
+                "(--between model=A,B) or give fewer fits"
+            )
+        for _, second in same:
+            task = " | ".join(v for v in _rest(key, loose | {column}).values() if v)
+            pairs.append((first, second, task, label(first), label(second)))
+    if not pairs:
+        raise InputError(
+            f"no two fits with {column} {values[0]} and {values[1]} share a task: nothing to contrast"
+        )
+    return pairs
+
+
+def _rest(key: dict[str, str], without: set[str]) -> dict[str, str]:
+    return {name: value for name, value in key.items() if name not in without}
+
+
+def _differences(first, second, task, name_first, name_second, at, level, seed):
+    posteriors = [first["posterior"], second["posterior"]]
+    tables = [summarise(tree).table for tree in (first, second)]
+    known = [
+        {tuple(r[c] for c in ("parameter", "hypothesis", "believed")): r["identified"] for r in records}
+        for records in (table.to_dict("records") for table in tables)
+    ]
+    head = {"task": task, "first": name_first, "second": name_second}
+    for row in tables[0].to_dict("records"):
+        where = tuple(row[c] for c in ("parameter", "hypothesis", "believed"))
+        own = row["parameter"] in json.loads(first.attrs["law_parameters"])
+        if where not in known[1] or not own:
+            continue
+        draws = [_element(p, *where) for p in posteriors]
+        quantity, scaled = _scale(row["parameter"], draws, first["prior"])
+        identified = known[0][where] and known[1][where]
+        place = {"hypothesis": row["hypothesis"], "believed": row["believed"]}
+        yield head | place | {"quantity": quantity, "shots": np.nan} | _difference(
+            *scaled, level, seed
+        ) | {"identified": identified, "note": "" if identified else "not identified"}
+    yield from _curves(first, second, head, at, level, seed)
+
+
+def _element(posterior, name: str, hypothesis: str, believed: str) -> np.ndarray:
+    x = posterior[name]
+    where = {"hypothesis": hypothesis, "believed": believed}
+    x = x.sel({d: v for d, v in where.items() if v and d in x.coords})
+    return x.to_numpy().ravel()
+
+
+def _scale(name: str, draws: list[np.ndarray], prior) -> tuple[str, list[np.ndarray]]:
+    """Log-odds for pi, logs for what is positive, plain differences for probabilities."""
+    before = prior[name].to_numpy().ravel()
+    if name == "pi":
+        return "logit pi", [unconstrained(x, before) for x in draws]
+    if before.min() >= 0 and before.max() > 1:
+        return f"log {name}", [unconstrained(x, before) for x in draws]
+    return name, draws
+
+
+def _difference(first: np.ndarray, second: np.ndarray, level: float, seed: int) -> dict[str, float]:
+    # The posteriors are independent: any pairing of draws will do, but not by iteration.
+    rng = np.random.default_rng(seed)
+    n = min(first.size, second.size)
+    d = rng.permutation(second)[:n] - rng.permutation(first)[:n]
+    lower, median, upper = np.quantile(d, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    direction = max((d > 0).mean(), (d < 0).mean())
+    return {"median": median, "lower": lower, "upper": upper, "probability_of_direction": direction}
+
+
+def _curves(first, second, head, at, level, seed):
+    cells = [study_of(tree).cells for tree in (first, second)]
+    longest = int(min(c.loc[c["fitted"], "shots"].max() for c in cells))
+    shots = [0, longest] if at is None else sorted(set(at))
+    curves = [predict(tree, shots)["mean"] for tree in (first, second)]
+    shared = [h for h in curves[0]["hypothesis"].to_numpy() if h in curves[1]["hypothesis"]]
+    for hypothesis in shared:
+        for n in shots:
+            pair = [c.sel(hypothesis=hypothesis, shots=n).to_numpy().ravel() for c in curves]
+            yield head | {"hypothesis": str(hypothesis), "believed": "", "quantity": "p(n)", "shots": n} | (
+                _difference(*pair, level, seed)
+            ) | {"identified": True, "note": "extrapolated" if n > longest else ""}

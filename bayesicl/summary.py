@@ -1,0 +1,179 @@
+"""What a fit says about each parameter, and what the data left to the prior."""
+
+import json
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from arviz_stats import ess, rhat
+from arviz_stats.base import array_stats
+from scipy.special import logit
+
+from bayesicl.tree import label, law_label
+
+MIN_CONTRACTION = 0.5
+MAX_PRIOR_SHIFT = 0.5
+
+MEANING = {
+    "p_zero": "p at 0 shots",
+    "p_last": "p at the longest fitted shots",
+    "ceiling": "p with endless shots",
+    "rate": "evidence a demonstration adds, nats",
+    "pi": "belief before the first demonstration",
+    "K": "efficiency: demonstrations' worth of evidence",
+    "gamma": "p under the generating hypothesis",
+    "beta": "p under another hypothesis",
+    "P": "p of hypothesis' examples under the believed one",
+    "C": "nats above the limit",
+    "A": "nats that demonstrations take away",
+    "L": "limit of -log p, nats",
+    "alpha": "power exponent",
+    "n_c": "shots before the power law sets in",
+    "n_0": "shots at which half of A is gone",
+    "k": "steepness",
+    "scatter": "extra scatter, in units of sqrt(p(1 - p))",
+    "c": "variance of one prompt over p(1 - p)",
+    "dispersion": "replicate variance over binomial, at 10 shots",
+    "dispersion_slope": "its exponent in 1 + shots",
+    "replicate_sd": "shift common to a replicate, in units of sqrt(p(1 - p))",
+}
+_IDENTIFIED_FIRST = ("p_zero", "p_last", "ceiling", "rate")
+
+
+@dataclass(frozen=True)
+class Summary:
+    """table: one row a parameter; text: the same for people, with what is not identified in words.
+
+    Columns: parameter, meaning, hypothesis, believed, median, lower, upper, contraction (1 - posterior
+    over prior variance, unconstrained scale), prior_shift (posterior sds by which the median moves
+    when the prior counts twice), identified, rhat, ess_bulk, ess_tail.
+    """
+
+    table: pd.DataFrame
+    text: str
+
+
+def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
+    """Medians and equal-tailed intervals of everything a fit reports, and what moved from its prior.
+
+    A parameter is called not identified where the data took away less than half of its prior
+    variance, or where its median follows the prior (Kallioinen et al. 2023, "Detecting and diagnosing
+    prior and likelihood sensitivity with power-scaling", arXiv 2107.14054).
+
+    level: of the intervals, in (0, 1).
+    """
+    posterior, prior = tree["posterior"].to_dataset(), tree["prior"].to_dataset()
+    weights = _twice_the_prior(tree)
+    diagnostics = [rhat(posterior), ess(posterior, method="bulk")]
+    diagnostics.append(ess(posterior, method="tail", prob=(0.05, 0.95)))
+    rows = []
+    for name in ordered(tree):
+        draws, before = posterior[name], prior[name]
+        inner = [d for d in draws.dims if d not in ("chain", "draw")]
+        for index in np.ndindex(*[draws.sizes[d] for d in inner]):
+            at = dict(zip(inner, index, strict=True))
+            x = draws.isel(at).to_numpy().ravel()
+            rows.append(
+                _labels(name, draws, at)
+                | _interval(x, level)
+                | _moved(x, before.isel(at).to_numpy().ravel(), weights)
+                | {
+                    key: float(d[name].isel(at))
+                    for key, d in zip(("rhat", "ess_bulk", "ess_tail"), diagnostics, strict=True)
+                }
+            )
+    table = pd.DataFrame(rows)
+    return Summary(table, _text(tree, table, level))
+
+
+def ordered(tree: xr.DataTree) -> list[str]:
+    """Names of what a fit reports: what data see first, then the law's parameters, then the noise's."""
+    own = json.loads(tree.attrs["law_parameters"])
+    names = [str(name) for name in tree["posterior"].data_vars]
+    tied = {"P"} if "gamma" in names else set()  # says nothing that gamma and beta do not
+    first = [n for n in _IDENTIFIED_FIRST if n in names]
+    law = [n for n in own if n not in first and n not in tied]
+    return first + law + [n for n in names if n not in (*first, *law, *tied)]
+
+
+def unconstrained(x: np.ndarray, prior: np.ndarray) -> np.ndarray:
+    """log-odds of what lives in (0, 1), log of what is positive: told by the prior's draws."""
+    tiny = np.finfo(float).tiny
+    if prior.min() >= 0 and prior.max() <= 1:
+        return logit(np.clip(x, 1e-300, 1 - 1e-16))
+    return np.log(np.maximum(x, tiny)) if prior.min() >= 0 else x
+
+
+def _labels(name: str, draws: xr.DataArray, at: dict) -> dict[str, Any]:
+    where = {d: str(draws[d].to_numpy()[i]) for d, i in at.items() if d in draws.coords}
+    believed = where.get("believed", "background" if "background" in at else "")
+    return {
+        "parameter": name,
+        "meaning": MEANING.get(name, ""),
+        "hypothesis": where.get("hypothesis", ""),
+        "believed": believed,
+    }
+
+
+def _interval(x: np.ndarray, level: float) -> dict[str, float]:
+    lower, median, upper = np.quantile(x, [(1 - level) / 2, 0.5, (1 + level) / 2])
+    return {"median": median, "lower": lower, "upper": upper}
+
+
+def _moved(x: np.ndarray, prior: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+    """How far the data moved a parameter from its prior."""
+    u, before = unconstrained(x, prior), unconstrained(prior, prior)
+    sd = u.std()
+    contraction = 1.0 - sd**2 / before.var() if before.var() > 0 else 0.0
+    order = np.argsort(u)
+    again = u[order][np.searchsorted(np.cumsum(weights[order]), 0.5)]
+    shift = abs(again - np.median(u)) / sd if sd > 0 else 0.0
+    return {
+        "contraction": contraction,
+        "prior_shift": shift,
+        "identified": bool(contraction >= MIN_CONTRACTION and shift <= MAX_PRIOR_SHIFT),
+    }
+
+
+def _twice_the_prior(tree: xr.DataTree) -> np.ndarray:
+    """Weights of the draws, flattened, for the posterior in which the prior counts twice."""
+    log_prior = sum(v for v in tree["log_prior"].data_vars.values())
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        # PSIS expects log likelihoods of left-out data, hence the sign.
+        log_weights, _ = array_stats.psislw(-np.asarray(log_prior).ravel(), r_eff=1.0)
+    weights = np.exp(log_weights - log_weights.max())
+    return weights / weights.sum()
+
+
+def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
+    lines = [f"{label(tree)}, law {law_label(tree)}, noise {tree.attrs['noise']}"]
+    if not tree.attrs["passed"]:
+        failures = json.loads(tree.attrs["diagnostics"])["failures"]
+        lines.append(f"NOT CONVERGED, do not rely on it: {'; '.join(failures)}")
+    for remark in json.loads(tree.attrs["warnings"]):
+        lines.append(f"warning: {remark}")
+    names = [_name(row) for row in table.to_dict("records")]
+    width = max(map(len, names))
+    lines.append(f"{'':{width}}   median   {100 * level:g}% interval       moved")
+    for name, row in zip(names, table.to_dict("records"), strict=True):
+        word = "" if row["identified"] else "  not identified: largely the prior"
+        span = f"[{row['lower']:.3g}, {row['upper']:.3g}]"
+        lines.append(
+            f"{name:{width}} {row['median']:8.3g}   {span:20} {max(row['contraction'], 0):5.0%}{word}"
+        )
+    lines.append(
+        '"moved": share of the prior variance that the data took away (log or log-odds scale).'
+    )
+    lost = [n for n, ok in zip(names, table["identified"], strict=True) if not ok]
+    if lost:
+        lines.append(f"These data do not identify {', '.join(lost)}: report none of them as a finding.")
+    return "\n".join(lines)
+
+
+def _name(row: dict) -> str:
+    inside = ", ".join(v for v in (row["hypothesis"], row["believed"]) if v)
+    return f"{row['parameter']}[{inside}]" if inside else row["parameter"]
