@@ -71,7 +71,7 @@ def plot_curves(
         >>> import pandas as pd
         >>> from bayesicl import Settings, fit, read_curves
         >>> from bayesicl.plot import plot_curves
-        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4], "correct": [2, 5, 7, 8], "total": 10})
         >>> [tree] = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
         >>> plot_curves(tree).axes[0].get_ylabel()
         'accuracy'
@@ -121,7 +121,7 @@ def plot_belief(
         >>> import pandas as pd
         >>> from bayesicl import Settings, fit, read_curves
         >>> from bayesicl.plot import plot_belief
-        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4], "correct": [2, 5, 7, 8], "total": 10})
         >>> [tree] = fit(read_curves(table), "scoring", settings=Settings(warmup=100, draws=100))
         >>> plot_belief(tree).axes[0].get_title()
         'demonstrations of hypothesis 0'

@@ -47,7 +47,7 @@ def plot_ppc(tree: xr.DataTree, *, log_shots: bool = False, seed: int = 0) -> Fi
         >>> import pandas as pd
         >>> from bayesicl import Settings, fit, read_curves
         >>> from bayesicl.plot import plot_ppc
-        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4], "correct": [2, 5, 7, 8], "total": 10})
         >>> [tree] = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
         >>> [ax.get_title() for ax in plot_ppc(tree, log_shots=True).axes]
         ['fitted cells, and a new measurement of each', 'calibration over the fitted cells']

@@ -57,7 +57,7 @@ def plot_forest(
         >>> import pandas as pd
         >>> from bayesicl import Settings, fit, read_curves
         >>> from bayesicl.plot import plot_forest
-        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4], "correct": [2, 5, 7, 8], "total": 10})
         >>> trees = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
         >>> [ax.get_xlabel() for ax in plot_forest(trees, parameters=["alpha"]).axes]
         ['alpha\\nexponent of the power, no unit']
@@ -91,7 +91,8 @@ def plot_forest(
             if j % columns:
                 ax.tick_params(labelleft=False)
             else:
-                _name_rows(ax, ys, names, [bool(not_converged(trees[i])) for i, _ in rows])
+                failed = [not element and not_converged(trees[i]) != "" for i, element in rows]
+                _name_rows(ax, ys, names, failed)
         key_below(figure, _key(), columns=3)
     return figure
 

@@ -51,6 +51,8 @@ UNITS = {
     "K": "evidence of one demonstration, in examples",
     "rate": "evidence of one demonstration, nats",
     "ceiling": "probability with endless demonstrations",
+    "p_zero": "probability at 0 shots",
+    "p_last": "probability at the longest fitted shots",
     "alpha": "exponent of the power, no unit",
     "C": "what demonstrations can take off -log p, nats",
     "A": "what demonstrations can take off -log p, nats",

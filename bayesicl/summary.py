@@ -160,7 +160,7 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
     width = max(map(len, names))
     lines.append(f"{'':{width}}   median   {100 * level:g}% interval       moved")
     for name, row in zip(names, table.to_dict("records"), strict=True):
-        word = "" if row["identified"] else "  not identified: largely the prior"
+        word = "" if row["identified"] else f"  not identified: {_why(row)}"
         span = f"[{row['lower']:.3g}, {row['upper']:.3g}]"
         lines.append(
             f"{name:{width}} {row['median']:8.3g}   {span:20} {max(row['contraction'], 0):5.0%}{word}"
@@ -172,6 +172,12 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
     if lost:
         lines.append(f"These data do not identify {', '.join(lost)}: report none of them as a finding.")
     return "\n".join(lines)
+
+
+def _why(row: dict) -> str:
+    if row["contraction"] < MIN_CONTRACTION:
+        return "largely the prior"
+    return "its median moves with the prior"
 
 
 def _name(row: dict) -> str:

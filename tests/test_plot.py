@@ -405,6 +405,8 @@ def test_forest_rows_are_fits_and_hypotheses(rng):
         "n — power (not converged)",
         "n — scoring, first 25\u00a0% of shots",
     ]
+    tones = [text.get_color() for text in figure.axes[0].get_yticklabels()]
+    assert [tone != "black" for tone in tones] == [False] * 4 + [True, False]
     ys = dict(zip(rows(figure), figure.axes[0].get_yticks(), strict=True))
     heights = lambda name, ax: [line.get_ydata()[0] for line in lines(ax, f"{name}, median")]  # noqa: E731
     order = list(ys.values())

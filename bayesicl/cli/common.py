@@ -150,6 +150,13 @@ def show(frame: "pd.DataFrame", *, as_json: bool = False) -> None:
         print(frame.map(_cell).to_string(index=False))
 
 
+def put(line: object) -> None:
+    """Print a line on stdout, above a progress bar if there is one."""
+    from tqdm import tqdm
+
+    tqdm.write(str(line), file=sys.stdout)
+
+
 def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Rows as JSON knows them: what is not a finite number is null."""
     return json.loads(frame.to_json(orient="records", double_precision=15))

@@ -10,6 +10,7 @@ Example:
 
 import argparse
 import inspect
+import sys
 from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from bayesicl.law import Law
 
-DRAWS = 4000
+DRAWS = 10_000
 
 
 def add_options(parser: common.Parser) -> None:
@@ -29,39 +30,81 @@ def add_options(parser: common.Parser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print blocks, or one row a parameter as JSON."""
+    """Print a block a law, or one record a parameter."""
     import pandas as pd
 
     from bayesicl.law import LAWS, load_law
 
     laws = [load_law(name) for name in args.law or LAWS]
     if args.json:
-        common.show(
-            pd.concat(
-                priors(law).assign(law=law.name, formula=law.formula, reference=law.reference)
-                for law in laws
-            ),
-            as_json=True,
-        )
+        frames = [
+            priors(law).assign(law=law.name, formula=law.formula, reference=law.reference)
+            for law in laws
+        ]
+        common.show(pd.concat(frames, ignore_index=True), as_json=True)
         return 0
     for law in laws:
+        print(f"{law.name}\n{'-' * len(law.name)}")
         if args.law:
-            print(f"{law.name}\n{'-' * len(law.name)}\n{inspect.getdoc(inspect.getmodule(law.model))}\n")
-            print("Priors in numbers, for two hypotheses and one background")
+            print(inspect.getdoc(sys.modules[law.model.__module__]) or law.formula, end="\n\n")
+            print("Priors in numbers, of one hypothesis (0) and, where it has one, a background (1)")
             common.show(priors(law))
         else:
-            print(f"{law.name}\n  {law.formula}")
-            print(f"  parameters: {', '.join(priors(law, draws=1)['parameter'].unique())}")
-            print(f"  source: {law.reference}")
+            print(f"{law.formula}\nparameters  {', '.join(_sites(law))}\nsource      {law.reference}")
         print()
     return 0
 
 
-def priors(law: "Law", *, draws: int = DRAWS) -> "pd.DataFrame":
-    """What the law samples and reports for two hypotheses and a background, from its own program."""
+def priors(law: "Law") -> "pd.DataFrame":
+    """Distribution, median and 90 % interval of all that a law reports, from its own program."""
     import jax
     import numpy as np
     import pandas as pd
-    from numpyro.infer import Predictive
 
-    from bayesicl.fit import ...
+    sites = _sites(law)
+    keys = jax.random.split(jax.random.key(0), DRAWS)
+    draws = jax.vmap(lambda key: {n: s["value"] for n, s in _sites(law, key).items()})(keys)
+    rows = []
+    for name, values in draws.items():
+        low, middle, high = np.quantile(np.asarray(values), [0.05, 0.5, 0.95], axis=0)
+        for at in np.ndindex(middle.shape):
+            rows.append(
+                {
+                    "parameter": name + (f"[{','.join(map(str, at))}]" if at else ""),
+                    "prior": _family(sites[name]),
+                    "median": middle[at],
+                    "lower 90%": low[at],
+                    "upper 90%": high[at],
+                }
+            )
+    return pd.DataFrame(rows)
+
+
+def _sites(law: "Law", key: Any = 0) -> dict[str, Any]:
+    """What the law reports of a study: NumPyro's record, values of single cells left out."""
+    import jax.numpy as jnp
+    from numpyro import handlers
+
+    from bayesicl.engine import by_cell
+    from bayesicl.law import Design
+
+    # As many cells as no parameter has elements, to tell the two apart.
+    design = Design(shots=jnp.zeros(7), hypothesis=jnp.zeros(7, int))
+    trace = handlers.trace(handlers.seed(law.model, key)).get_trace(design)
+    return {
+        name: site
+        for name, site in trace.items()
+        if site["type"] in ("sample", "deterministic")
+        and not name.startswith("_")
+        and not by_cell(site, design)
+    }
+
+
+def _family(site: dict[str, Any]) -> str:
+    """The name of a site's distribution, without its wrapping in plates."""
+    if site["type"] == "deterministic":
+        return "derived"
+    law = site["fn"]
+    while type(law).__name__ in ("ExpandedDistribution", "Independent"):
+        law = law.base_dist
+    return type(law).__name__

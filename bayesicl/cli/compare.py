@@ -1,0 +1,35 @@
+"""Compare laws that were fitted to the same data, by leaving out one cell at a time.
+
+A cell is one curve at one number of shots. Prints expected log predictive densities, stacking
+weights, and a verdict that claims no more than the data can decide.
+
+Example:
+  bayesicl fit curves.csv --out fits --law scoring power
+  bayesicl compare fits
+"""
+
+import argparse
+
+from bayesicl.cli import common
+
+
+def add_options(parser: common.Parser) -> None:
+    """Fits and --json."""
+    common.add_fits(parser)
+    common.add_json(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print the table of laws, that of studies where there are several, and the verdict."""
+    from bayesicl.compare import compare
+
+    trees = common.load_fits(args.fits)
+    with common.status() as progress:
+        comparison = compare(trees, progress=progress)
+    common.show(comparison.table, as_json=args.json)
+    if not args.json:
+        if comparison.table["studies"].max() > 1:
+            print()
+            common.show(comparison.studies)
+        print(f"\n{comparison.verdict}")
+    return common.finish(map(common.complaint, trees))

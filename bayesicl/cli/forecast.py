@@ -1,0 +1,105 @@
+"""Predict curves at any number of shots, and score predictions of what was held out.
+
+From saved fits, or from a table: then the first part of each curve is fitted (--fit-shots or
+--fit-points), saved in DIR, and the rest is scored. Fits with held-out cells are always scored.
+Each band says what it is of: the mean curve is not a new measurement.
+
+Example:
+  bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
+  bayesicl forecast curves.csv --fit-shots 25% --law scoring power --out held-out
+"""
+
+import argparse
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayesicl.cli import common
+from bayesicl.cli.fit import fit_table
+from bayesicl.errors import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+
+def add_options(parser: common.Parser) -> None:
+    """What to predict, and for a table how to read and fit it."""
+    add = parser.add_argument
+    add("source", nargs="+", metavar="FIT|TABLE", help="saved fits or their folders, or one table")
+    add(
+        "--shots", type=common.shot_list, default=[0, 10, 100, 1000], metavar="N,N,...",
+        help="where to predict (default 0,10,100,1000)",
+    )  # fmt: skip
+    add(
+        "--threshold", type=float, metavar="P",
+        help="also say how probable it is that the mean curve has reached P",
+    )  # fmt: skip
+    add("--out", metavar="DIR", help="folder for the fits of a table")
+    common.add_json(parser)
+    common.add_table_options(parser)
+    common.add_fit_options(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print scores of what was held out, predictions and, if asked, what reaches the threshold."""
+    import pandas as pd
+
+    from bayesicl.forecast import bands, predict, reach, score, score_cells
+
+    if args.threshold is not None and not 0 < args.threshold < 1:
+        raise InputError(f"--threshold must lie between 0 and 1, got {args.threshold:g}")
+    parts: dict[str, list[pd.DataFrame]] = {"cells": [], "curves": [], "reached": []}
+    complaints = []
+    for tree in _fits(args):
+        complaints.append(common.complaint(tree))
+        law = args.law[0] if tree.attrs["law_path"] and args.law != ["all"] else None
+        if not tree["study"]["fitted"].all():
+            parts["cells"].append(score_cells(tree, law=law))
+        prediction = predict(tree, args.shots, law=law)
+        words = json.loads(prediction.attrs["bands"])
+        table = bands(prediction)
+        parts["curves"].append(common.named(tree, table.assign(band=table["band"].map(words))))
+        if args.threshold is not None:
+            table = reach(prediction, args.threshold).assign(threshold=args.threshold)
+            parts["reached"].append(common.named(tree, table))
+    tables = {name: pd.concat(part, ignore_index=True) for name, part in parts.items() if part}
+    if "cells" in tables:
+        tables["scores"] = score(tables["cells"])
+    if args.json:
+        print(json.dumps({name: common.records(table) for name, table in tables.items()}))
+    else:
+        for name, heading in HEADINGS.items():
+            if name in tables:
+                print(heading)
+                common.show(tables[name])
+                print()
+    return common.finish(complaints)
+
+
+HEADINGS = {
+    "scores": "Held-out cells: coverage of the intervals, and errors in probability",
+    "curves": "Predictions: medians and intervals, by what each band is of",
+    "reached": "Probability that the mean curve has reached the threshold",
+}
+
+
+def _fits(args: argparse.Namespace) -> "Iterable[xr.DataTree]":
+    """Saved fits, or the table's as they are made."""
+    first = Path(args.source[0])
+    if first.is_dir() or first.suffix in (".nc", ".zarr"):
+        for option in ("out", "fit_shots", "fit_points"):
+            if getattr(args, option) is not None:
+                flag = "--" + option.replace("_", "-")
+                raise InputError(f"{flag} is for a table, but {first} holds saved fits; leave it out")
+        return common.load_fits(args.source)
+    if len(args.source) > 1:
+        raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
+    curves = common.read_table(args, args.source[0])
+    if args.fit_shots is None and args.fit_points is None:
+        raise InputError(
+            f"{first} is a table: say how much of each curve to fit, such as --fit-shots 25%"
+        )
+    if args.out is None:
+        raise InputError(f"{first} is a table: say where its fits go with --out DIR")
+    return fit_table(curves, args)
