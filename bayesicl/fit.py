@@ -148,12 +148,11 @@ def study_key(seed: int, study: Study, law: Law) -> jax.Array:
 
 
 def _attributes(study, law, same, noise, backgrounds, settings, seed, device) -> dict[str, Any]:
-    ours = law.path.parent == Path(load_law("power").path).parent
     libraries = ("bayesicl", "jax", "numpyro", "numpy", "arviz-base", "arviz-stats")
     return {
         "bayesicl_format": FORMAT,
         "law": law.name,
-        "law_path": "" if ours else str(law.path),
+        "law_path": "" if law.bundled else law.path,
         "law_hash": law.source_hash,
         "same_as": json.dumps(same),
         "noise": noise.name,

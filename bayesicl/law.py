@@ -10,7 +10,7 @@ import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,8 @@ class Law:
     monotone: the curve never falls with shots; a measured fall then raises a warning.
     coordinates: optional bijection of the unconstrained space, (design, w) -> (z, log|dz/dw|),
         through which the engine samples; posterior and priors do not depend on it.
+    path, source_hash: the file it was loaded from and its SHA-256, set by `load_law`: a changed
+        law is another law.
     """
 
     name: str
@@ -76,15 +78,21 @@ class Law:
     monotone: bool = True
     coordinates: Callable[[Design, Sites], tuple[Sites, Any]] = _same
 
-    @property
-    def path(self) -> Path:
-        """The file that defines the law."""
-        return Path(inspect.getfile(self.model))
+    path: str = ""
+    source_hash: str = ""
+
+    def from_file(self, path: Path) -> "Law":
+        """The law with its provenance: the file as it is now, and its SHA-256."""
+        return replace(self, path=str(path), source_hash=_hash(path))
 
     @property
-    def source_hash(self) -> str:
-        """SHA-256 of the law's file: a changed law is another law."""
-        return hashlib.sha256(self.path.read_bytes()).hexdigest()
+    def bundled(self) -> bool:
+        """The law comes with bayesicl."""
+        return self.name in LAWS
+
+
+def _hash(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def laws() -> dict[str, Law]:
@@ -93,7 +101,11 @@ def laws() -> dict[str, Law]:
     >>> sorted(laws())
     ['bounded', 'general', 'logistic', 'power', 'sampling', 'scoring']
     """
-    return {name: importlib.import_module(f"bayesicl.models.{name}").law for name in LAWS}
+    found = {}
+    for name in LAWS:
+        module = importlib.import_module(f"bayesicl.models.{name}")
+        found[name] = module.law.from_file(Path(str(module.__file__)))
+    return found
 
 
 def load_law(law: str | Path | Law) -> Law:
@@ -105,7 +117,7 @@ def load_law(law: str | Path | Law) -> Law:
     'power'
     """
     if isinstance(law, Law):
-        return law
+        return law if law.path else law.from_file(Path(inspect.getfile(law.curve)))
     if str(law) in LAWS:
         return laws()[str(law)]
     path = Path(law)
@@ -120,19 +132,21 @@ def load_law(law: str | Path | Law) -> Law:
 
 
 def _law_of_file(path: Path) -> Law:
-    # A stable module name: the same file loaded twice gives the same compiled programs.
-    name = f"bayesicl_user_law_{hashlib.sha256(path.read_bytes()).hexdigest()[:16]}"
+    # The name holds path and content: a file that was edited meanwhile is loaded anew.
+    code = hashlib.sha256(f"{path}{_hash(path)}".encode()).hexdigest()[:16]
+    name = f"bayesicl_user_law_{code}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
+        if spec is None or spec.loader is None:
+            raise InputError(f"law file {path}: Python cannot load it")
+        sys.modules[name] = module = importlib.util.module_from_spec(spec)
         try:
             spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            del sys.modules[name]
             raise InputError(
                 f"law file {path}: it does not run ({type(error).__name__}: {error})"
             ) from error
-        sys.modules[name] = module
     law = getattr(sys.modules[name], "law", None)
     if not isinstance(law, Law):
         raise InputError(
@@ -141,4 +155,4 @@ def _law_of_file(path: Path) -> Law:
         )
     if law.name in LAWS:
         raise InputError(f"law file {path}: the name {law.name!r} is taken; give yours another")
-    return law
+    return law.from_file(path)

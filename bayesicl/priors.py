@@ -27,12 +27,13 @@ def simplex(design: Design, concentration: float) -> jax.Array:
     """Sample pi, shape (M,): belief before the first demonstration, backgrounds last.
 
     A symmetric Dirichlet. Two or more backgrounds are exchangeable, so they are ordered by pi,
-    the largest first: their total stays what the Dirichlet says.
+    the largest first.
     """
-    prior = dist.Dirichlet(jnp.full(design.n_believed, concentration))
+    weights = jnp.full(design.n_believed, concentration)
+    prior = dist.Dirichlet(weights)
     if design.backgrounds >= 2:
-        prior = dist.TransformedDistribution(prior, _OrderTail(design.backgrounds))
-    return numpyro.sample("pi", prior, infer={"event_dims": ["believed"]})
+        prior = OrderedDirichlet(weights, design.backgrounds)
+    return jnp.asarray(numpyro.sample("pi", prior, infer={"event_dims": ["believed"]}))
 
 
 class Below(dist.Distribution):
@@ -62,10 +63,39 @@ class Below(dist.Distribution):
         return dist.Beta(self.a, self.b).log_prob(value / self.upper) - jnp.log(self.upper)
 
 
+class OrderedDirichlet(dist.Distribution):
+    """A Dirichlet whose last `n` entries, exchangeable by their equal weights, are sorted."""
+
+    arg_constraints = {"concentration": constraints.independent(constraints.positive, 1)}  # noqa: RUF012
+    pytree_data_fields = ("concentration",)
+    pytree_aux_fields = ("n",)
+
+    def __init__(self, concentration, n: int, *, validate_args=None):
+        """concentration: (M,), > 0; n: in [2, M]."""
+        self.concentration, self.n = concentration, n
+        super().__init__((), jnp.shape(concentration), validate_args=validate_args)
+
+    @property
+    def support(self):
+        """Simplexes whose last `n` entries fall."""
+        return _OrderedTail(self.n)
+
+    def sample(self, key, sample_shape=()):
+        """Draw from the Dirichlet and sort."""
+        x = dist.Dirichlet(self.concentration).sample(key, sample_shape)
+        tail = jnp.sort(x[..., -self.n :], axis=-1)[..., ::-1]
+        return jnp.concatenate([x[..., : -self.n], tail], axis=-1)
+
+    def log_prob(self, value):
+        """The Dirichlet's density, times the number of orders that give this one."""
+        orders = jax.scipy.special.gammaln(self.n + 1.0)
+        return dist.Dirichlet(self.concentration).log_prob(value) + orders
+
+
 class _OrderTail(ParameterFreeTransform):
     """Order the last `n` entries of a simplex from large to small: v_k = sum_{j >= k} u_j / j.
 
-    Linear, and one to one from the simplex onto its ordered part, so no labels are left to swap.
+    Linear, and one to one from the simplex onto its ordered part: how NUTS moves there.
     """
 
     domain = constraints.simplex
@@ -150,7 +180,7 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
     log_qs = log_sigmoid(q) + log_sigmoid(s)
     z["gamma"] = w["gamma"].at[:n].set(log_gamma - log_sigmoid(-a) - log_sigmoid(-b))
     z["pi"] = w["pi"].at[:n].set(q + log_sigmoid(-s) + offset)
-    z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log1p(-jnp.exp(log_qs)))
+    z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log(-jnp.expm1(log_qs)))
     evidence = jax.nn.softplus(-z["beta"])  # log(gamma / beta)
     z["K"] = w["K"] - jnp.mean(jnp.log(FLOOR + evidence))
     return z, 0.0

@@ -1,4 +1,4 @@
-"""What commands share: options, reading tables and fits, printing tables, what to say of failures."""
+"""What commands share: options, reading tables and fits, printing tables, speaking of failures."""
 
 import argparse
 import json
@@ -146,8 +146,14 @@ def show(frame: "pd.DataFrame", *, as_json: bool = False) -> None:
     """Print a table for people, or as JSON records."""
     if as_json:
         print(json.dumps(records(frame)))
-    elif len(frame):
-        print(frame.map(_cell).to_string(index=False))
+        return
+    columns = []
+    for name in frame:
+        texts = [str(name), *map(_cell, frame[name])]
+        width = max(map(len, texts))
+        to_the = str.rjust if frame[name].dtype.kind in "fiu" else str.ljust
+        columns.append([to_the(text, width) for text in texts])
+    print("\n".join("  ".join(row).rstrip() for row in zip(*columns, strict=True)))
 
 
 def put(line: object) -> None:
@@ -159,7 +165,7 @@ def put(line: object) -> None:
 
 def records(frame: "pd.DataFrame") -> list[dict[str, Any]]:
     """Rows as JSON knows them: what is not a finite number is null."""
-    return json.loads(frame.to_json(orient="records", double_precision=15))
+    return json.loads(frame.to_json(orient="records", double_precision=15) or "[]")
 
 
 def _cell(value: Any) -> str:
@@ -174,7 +180,7 @@ def named(tree: "xr.DataTree", frame: "pd.DataFrame") -> "pd.DataFrame":
     from bayesicl.tree import label, law_label
 
     head = {"study": label(tree), "law": law_label(tree)}
-    return frame.assign(**head)[[*head, *(name for name in frame if name not in head)]]
+    return frame.assign(**head).loc[:, [*head, *(name for name in frame if name not in head)]]
 
 
 @contextmanager

@@ -28,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
         comparison = compare(trees, progress=progress)
     common.show(comparison.table, as_json=args.json)
     if not args.json:
-        if comparison.table["studies"].max() > 1:
+        if comparison.table["studies"].iloc[0] > 1:
             print()
             common.show(comparison.studies)
         print(f"\n{comparison.verdict}")

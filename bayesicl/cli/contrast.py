@@ -48,8 +48,12 @@ def run(args: argparse.Namespace) -> int:
     else:
         for law, table in tables.items():
             print(f"law {law}: second minus first, {100 * args.level:g}% intervals")
-            common.show(table)
-            print(f"\n{verdict(table)}\n")
+            for _, pair in table.groupby(["task", "first", "second"], sort=False):
+                first, second = pair["first"].iloc[0], pair["second"].iloc[0]
+                print(f"\nfirst   {first}\nsecond  {second}")
+                common.show(pair.drop(columns=["task", "first", "second"]))
+            print()
+            print(f"{verdict(table)}\n")
     return common.finish(map(common.complaint, trees))
 
 

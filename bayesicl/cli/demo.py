@@ -1,8 +1,8 @@
 """Tell the whole story on measured curves that come with bayesicl, in a few minutes.
 
-Reads the bundled table, fits laws to some of its studies, says what the parameters are and which of
-them the data do not identify, compares laws, forecasts held-out shots, contrasts two language models
-and draws all figures. Everything is kept in DIR: fits/, tables/ and figures/.
+Reads the bundled table, fits laws to some of its studies, says what their parameters are and which
+of them the data do not identify, compares laws, forecasts held-out shots, contrasts two language
+models and draws all figures. Everything is kept in DIR: fits/, tables/ and figures/.
 
 Example:
   bayesicl demo --out demo

@@ -158,7 +158,7 @@ def same_fit(path: Path, attrs: dict[str, Any]) -> "xr.DataTree | None":
     except InputError as error:
         common.say(f"fitting again: {error}")
         return None
-    if content_key(tree.attrs) != content_key(attrs):
+    if content_key({str(name): value for name, value in tree.attrs.items()}) != content_key(attrs):
         common.say(f"fitting again, with other data or settings than before: {path}")
         return None
     return tree

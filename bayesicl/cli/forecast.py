@@ -91,7 +91,7 @@ def _fits(args: argparse.Namespace) -> "Iterable[xr.DataTree]":
         for option in ("out", "fit_shots", "fit_points"):
             if getattr(args, option) is not None:
                 flag = "--" + option.replace("_", "-")
-                raise InputError(f"{flag} is for a table, but {first} holds saved fits; leave it out")
+                raise InputError(f"{flag} is for a table, and {first} holds fits; leave it out")
         return common.load_fits(args.source)
     if len(args.source) > 1:
         raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")

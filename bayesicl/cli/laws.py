@@ -47,10 +47,11 @@ def run(args: argparse.Namespace) -> int:
         print(f"{law.name}\n{'-' * len(law.name)}")
         if args.law:
             print(inspect.getdoc(sys.modules[law.model.__module__]) or law.formula, end="\n\n")
-            print("Priors in numbers, of one hypothesis (0) and, where it has one, a background (1)")
+            print("Priors in numbers, for one hypothesis (0) and one background (1)")
             common.show(priors(law))
         else:
-            print(f"{law.formula}\nparameters  {', '.join(_sites(law))}\nsource      {law.reference}")
+            print(f"{law.formula}\nparameters  {', '.join(_sites(law))}")
+            print(f"source      {law.reference}")
         print()
     return 0
 

@@ -10,7 +10,7 @@ Example:
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
+from itertools import chain
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
@@ -36,86 +36,71 @@ def add_options(parser: common.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw, save and name the files."""
+    from bayesicl.plot import save_figure
+
     trees = common.load_fits(args.fits)
+    folder = common.writable_folder(args.out)
+    kinds = KINDS if args.kind == "all" else (args.kind,)
     with common.status() as progress:
-        for path in draw(
-            trees, args.out, kind=args.kind, longest=args.shots, log_shots=args.log_shots,
-            ending=args.format, progress=progress,
-        ):  # fmt: skip
-            common.put(path)
+        drawn = [
+            figures_of_fits(trees, kinds, longest=args.shots, log_shots=args.log_shots),
+            figures_over_fits(trees, kinds, progress),
+        ]
+        for name, figure in chain.from_iterable(drawn):
+            progress(name)
+            common.put(save_figure(figure, folder / f"{name}.{args.format}"))
     return common.finish(map(common.complaint, trees))
 
 
-def draw(
+def figures_of_fits(
     trees: "Sequence[xr.DataTree]",
-    out: str | Path,
+    kinds: Sequence[str],
     *,
-    kind: str = "all",
     longest: int | None = None,
     log_shots: bool = False,
-    ending: str = "png",
-    progress: Callable[[str], None] = lambda what: None,
-) -> Iterator[Path]:
-    """Draw and save figures one at a time; "all" leaves out what fits have no use for."""
-    from bayesicl.plot import save_figure
-
-    folder = common.writable_folder(out)
-    wanted = KINDS if kind == "all" else (kind,)
-    for tree in trees:
-        for name, figure in _of_one(tree, wanted, longest, log_shots, kind == "all"):
-            progress(name)
-            yield save_figure(figure, folder / f"{name}.{ending}")
-    for name, figure in _of_all(trees, wanted, kind == "all", progress):
-        yield save_figure(figure, folder / f"{name}.{ending}")
-
-
-def _of_one(
-    tree: "xr.DataTree", wanted: Sequence[str], longest: int | None, log_shots: bool, fitting: bool
 ) -> "Iterator[tuple[str, Figure]]":
+    """Names and figures of each fit; no belief is an error only where nothing else is asked for."""
     from bayesicl.forecast import predict
     from bayesicl.plot import plot_belief, plot_curves, plot_ppc
     from bayesicl.tree import file_name, study_of
 
-    study = study_of(tree)
-    name = file_name(study, tree.attrs["law"])
-    if study.fraction < 1:  # beside the same study fitted whole
-        name += f"_first-{100 * study.fraction:.0f}%"
-    if "curves" in wanted or "belief" in wanted:
-        prediction = predict(tree, _grid(longest or int(study.cells["shots"].max())))
-        if "curves" in wanted:
-            yield (
-                f"{name}_curves",
-                plot_curves(tree, prediction=prediction, log_shots=log_shots),
-            )
-        if "belief" in wanted and ("belief" in prediction or not fitting):
-            yield (
-                f"{name}_belief",
-                plot_belief(tree, prediction=prediction, log_shots=log_shots),
-            )
-    if "ppc" in wanted:
-        yield f"{name}_ppc", plot_ppc(tree, log_shots=log_shots)
+    for tree in trees:
+        study = study_of(tree)
+        name = file_name(study, tree.attrs["law"])
+        if study.fraction < 1:  # may stand beside the same study fitted whole
+            name += f"_first-{100 * study.fraction:.0f}%"
+        if "curves" in kinds or "belief" in kinds:
+            shots = _grid(study.cells["shots"].to_numpy().max() if longest is None else longest)
+            prediction = predict(tree, shots)
+            drawn = {"prediction": prediction, "log_shots": log_shots}
+            if "curves" in kinds:
+                yield f"{name}_curves", plot_curves(tree, **drawn)
+            if kinds == ("belief",) or ("belief" in kinds and "belief" in prediction):
+                yield f"{name}_belief", plot_belief(tree, **drawn)
+        if "ppc" in kinds:
+            yield f"{name}_ppc", plot_ppc(tree, log_shots=log_shots)
 
 
-def _of_all(
+def figures_over_fits(
     trees: "Sequence[xr.DataTree]",
-    wanted: Sequence[str],
-    fitting: bool,
-    progress: Callable[[str], None],
+    kinds: Sequence[str],
+    progress: Callable[[str], None] = lambda what: None,
 ) -> "Iterator[tuple[str, Figure]]":
+    """Names and figures over all fits; what cannot be compared is an error only if asked alone."""
     from bayesicl.compare import compare
     from bayesicl.plot import plot_comparison, plot_forest
 
-    if "forest" in wanted:
+    if "forest" in kinds:
         yield "forest", plot_forest(trees)
-    if "comparison" in wanted:
+    if "comparison" in kinds:
         try:
             table = compare(trees, progress=progress).table
         except InputError as error:
-            if not fitting:
+            if kinds == ("comparison",):
                 raise
             common.say(f"no figure of a comparison: {error}")
         else:
-            title = f"{table['cells'][0]} cells left out one at a time"
+            title = f"{table['cells'].iloc[0]} cells, left out one at a time"
             yield "comparison", plot_comparison(table, title=title)
 
 
@@ -123,5 +108,5 @@ def _grid(longest: int) -> list[int]:
     """Shots at which a curve looks smooth on either scale."""
     import numpy as np
 
-    even = np.linspace(0, longest, 80)
-    return sorted({round(n) for n in (*even, *np.expm1(np.linspace(0, np.log1p(longest), 80)))})
+    even, logs = np.linspace(0, longest, 80), np.linspace(0, np.log1p(longest), 80)
+    return sorted({round(n) for n in (*even, *np.expm1(logs))})
