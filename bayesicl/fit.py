@@ -202,7 +202,7 @@ def attempts(
     data: Mapping,
     progress: Progress,
     *,
-    targets: Sequence[float] = (0.97, 0.99),
+    targets: Sequence[float] = (0.97, 0.99, 0.995),
 ) -> Iterator[Chains]:
     """Ever more careful runs, until the caller is content.
 
