@@ -71,10 +71,9 @@ def _read() -> dict[str, Curves]:
     rows = []
     for study in chain(*curves.values()):
         for h, hypothesis in enumerate(study.hypotheses):
-            cells = study.cells[study.cells["hypothesis"] == h]
-            shots, y = cells["shots"].to_numpy(), cells["y"].to_numpy()
+            cells = study.cells[study.cells["hypothesis"] == h].set_index("shots")
             row = {"study": study.label, "hypothesis": hypothesis, "cells": len(cells)}
-            rows.append(row | {f"p at {n} shots": y[shots == n][0] for n in (0, 4, 16, 60)})
+            rows.append(row | {f"p at {n} shots": cells["y"].get(n) for n in (0, 4, 16, 60)})
     common.show(pd.DataFrame(rows))
     return curves
 
@@ -122,8 +121,9 @@ def _summarise(fits: dict[str, list[xr.DataTree]], out: Path) -> None:
     path = common.write_csv(table, out / "tables" / "parameters.csv")
     lost = sum(not known for known in table["identified"])
     print(
-        f"\nOf the {len(table)} numbers that all {len(trees)} fits report, {lost} are not identified: "
-        f"they owe more to the prior than to the data.\nAll numbers are in {path}."
+        f"\nOf the {len(table)} numbers that these {len(trees)} fits report, {lost} are not "
+        "identified: the data narrowed them too little, or they move with the prior.\n"
+        f"All numbers are in {path}."
     )
 
 

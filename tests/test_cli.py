@@ -1,11 +1,9 @@
 """The command line as its users meet it: help, bad input, and one study from table to figure."""
 
 import json
-import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,7 +12,6 @@ import pytest
 from bayesicl.cli import COMMANDS, main, parser
 
 NAMES = [module.__name__.rpartition(".")[2] for module in COMMANDS]
-TINY = ["--chains", "2", "--warmup", "100", "--draws", "50"]
 SHOTS = [0, 1, 2, 4, 8, 16]
 
 
@@ -38,10 +35,10 @@ def test_help_has_an_example(name, capsys):
     with pytest.raises(SystemExit) as stop:
         main([name, "--help"])
     assert stop.value.code == 0
-    assert f"Example:\n  bayesicl {name}" in capsys.readouterr().out
+    assert f"  bayesicl {name}" in capsys.readouterr().out.partition("Example:\n")[2]
 
 
-def test_examples_parse(monkeypatch):
+def test_examples_parse():
     """What the help shows is what the parser takes."""
     import shlex
 
@@ -214,3 +211,255 @@ def refused(result, words):
     assert len(lines) == 1
     assert lines[0].startswith("bayesicl: error: ")
     assert not [word for word in words if word not in lines[0]], lines[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["summary", "FILE"], ["not a netCDF or zarr file"]),
+        (["summary", "FOREIGN"], ["not written by bayesicl"]),
+        (["summary", "nowhere"], ["nowhere", "no such file"]),
+        (["summary", "EMPTY"], ["no fits"]),
+        (["summary", "FITS", "--level", "90"], ["--level", "between 0 and 1"]),
+        (["compare", "ONE"], ["nothing to compare"]),
+        (["compare", "ONE", "OTHER"], ["different data"]),
+        (["forecast", "FITS", "--shots", "0;10"], ["--shots", "whole numbers", "0;10"]),
+        (["forecast", "FITS", "--shots", "99999999"], ["shots", "10000000"]),
+        (["forecast", "FITS", "--threshold", "90"], ["--threshold"]),
+        (["forecast", "FITS", "--fit-shots", "25%"], ["--fit-shots is for a table"]),
+        (["forecast", "TABLE", "--out", "new"], ["--fit-shots 25%"]),
+        (["forecast", "TABLE", "--fit-shots", "25%"], ["--out DIR"]),
+        (["contrast", "FITS", "--between", "variant"], ["--between", "variant=base,instruct"]),
+        (["contrast", "ONE", "--between", "size=1,2"], ["--between size"]),
+        (["contrast", "ONE", "--between", "model=,b"], ["--between", "two different values"]),
+        (["plot", "FITS", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["plot", "ONE", "--out", "new", "--kind", "belief"], ["no belief"]),
+        (["plot", "ONE", "--out", "new", "--kind", "pie"], ["--kind", "pie"]),
+        (["plot", "ONE", "--out", "new", "--shots", "0"], ["2 shots or more"]),
+        (["fit", "TABLE", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["fit", "TABLE"], ["--out"]),
+        (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),
+        (["laws", "hill"], ["unknown law"]),
+        (["demo", "--out", "FILE"], ["--out", "cannot be written"]),
+        ([], ["COMMAND"]),
+        (["sample"], ["sample"]),
+    ],
+    ids=" ".join,
+)
+def test_bad_fits_or_places(argv, words, fitted, tmp_path, monkeypatch, capsys):
+    import xarray as xr
+
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.nc").write_bytes(b"not a fit")
+    xr.Dataset({"x": 1}).to_netcdf(tmp_path / "foreign.nc", engine="h5netcdf")
+    [one] = fitted.glob("*power*.nc")
+    [other] = (fitted / "other").glob("*.nc")
+    places = {"FITS": fitted, "ONE": one, "OTHER": other, "TABLE": fitted / "curves.csv"}
+    places |= {"FILE": "file.nc", "FOREIGN": "foreign.nc", "EMPTY": "empty"}
+    refused(run(capsys, *(places.get(word, word) for word in argv)), words)
+
+
+# -- from a table to figures ----------------------------------------------------------------------
+
+
+def table_of(p, seed):
+    """Counts of one model on one task whose accuracy rises to `p`."""
+    shots = np.array([0, 1, 2, 3, 4, 6, 8, 12])
+    correct = np.random.default_rng(seed).binomial(200, p * (1 - 0.8 * np.exp(-shots / 2)))
+    return pd.DataFrame({"model": "m", "task": "t", "shots": shots, "correct": correct}).assign(
+        total=200
+    )
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    """A folder with fits of one study under two laws, and of other data under one, too short."""
+    out = tmp_path_factory.mktemp("fits")
+    table_of(0.8, 1).to_csv(out / "curves.csv", index=False)
+    table_of(0.5, 2).to_csv(out / "other.csv", index=False)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
+        assert main(fit_command(out)) == 0
+        other = [str(out / "other.csv"), "--out", str(out / "other"), "--law", "power"]
+        assert main(["fit", *other, "--chains", "2", "--warmup", "50", "--draws", "50"]) == 3
+    return out
+
+
+def fit_command(out):
+    """The fit of the study that must pass its gates."""
+    return [
+        *("fit", str(out / "curves.csv"), "--out", str(out), "--law", "power", "scoring"),
+        *("--warmup", "300", "--draws", "600", "--json"),
+    ]
+
+
+def test_fit_writes_fits_and_summary(fitted):
+    from bayesicl import load
+
+    trees = [load(path) for path in sorted(fitted.glob("*.nc"))]
+    assert [tree.attrs["law"] for tree in trees] == ["power", "scoring"]
+    assert dict(trees[0]["posterior"].sizes)["draw"] >= 600
+    table = pd.read_csv(fitted / "summary.csv").set_index(["law", "parameter"])
+    assert table["passed"].all()
+    assert table.loc[("power", "L"), "lower"] < table.loc[("power", "L"), "upper"]
+    assert "scoring = general = sampling" in table.index.get_level_values("law")
+    assert not list(fitted.glob(".*"))
+
+
+def test_rerun_keeps_what_is_finished(fitted, capsys):
+    before = {path: path.stat().st_mtime_ns for path in fitted.glob("*.nc")}
+    code, out, err = run(capsys, *fit_command(fitted))
+    assert code == 0
+    assert "2 of 2 fits were finished before" in err
+    assert {path: path.stat().st_mtime_ns for path in fitted.glob("*.nc")} == before
+    rows = json.loads(out)
+    assert [row["law"] for row in rows] == ["power", "scoring = general = sampling"]
+    assert all(row["passed"] and row["worst_rhat"] < 1.01 and row["ess_bulk"] > 400 for row in rows)
+
+
+def test_broken_file_and_other_settings_are_fitted_again(fitted, tmp_path, capsys):
+    (tmp_path / "curves.csv").write_bytes((fitted / "curves.csv").read_bytes())
+    [one] = fitted.glob("*power*.nc")
+    (tmp_path / one.name).write_bytes(one.read_bytes()[:1000])
+    short = ["--law", "power", "--chains", "2", "--warmup", "50", "--draws", "50"]
+    command = ["fit", tmp_path / "curves.csv", "--out", tmp_path, *short]
+    code, out, err = run(capsys, *command)
+    assert code == 3
+    assert "fitting again" in err
+    assert "m | t, power" in err
+    assert "ESS" in err
+    assert "False" in out
+    code, out, err = run(capsys, *command, "--seed", "1")
+    assert "other data or settings" in err
+
+
+def test_summary(fitted, capsys):
+    code, out, err = run(capsys, "summary", fitted)
+    assert (code, err) == (0, "")
+    assert "m | t, law power" in out
+    code, out, _ = run(capsys, "summary", fitted, "--json", "--level", "0.5")
+    rows = {(row["law"], row["parameter"]): row for row in json.loads(out)}
+    ceiling = rows["power", "ceiling"]
+    assert ceiling["lower"] < ceiling["median"] < ceiling["upper"]
+    assert isinstance(ceiling["identified"], bool)
+
+
+def test_failed_fits_are_named(fitted, capsys):
+    code, out, err = run(capsys, "summary", fitted / "other", "--json")
+    assert code == 3
+    assert json.loads(out)
+    assert err.startswith("bayesicl: not converged, do not rely on it: m | t, power (")
+
+
+def test_compare(fitted, capsys):
+    code, out, _ = run(capsys, "compare", fitted, "--json")
+    assert code == 0
+    rows = json.loads(out)
+    assert {row["law"] for row in rows} == {"power", "scoring = general = sampling"}
+    assert rows[0]["elpd_diff"] == 0
+    assert [row["refitted"] for row in rows] == [8, 8]  # few cells: each is left out by a refit
+
+
+def test_forecast_of_fits(fitted, capsys):
+    code, out, _ = run(
+        capsys, "forecast", fitted, "--shots", "0,12,500", "--threshold", "0.75", "--json"
+    )
+    assert code == 0
+    tables = json.loads(out)
+    assert set(tables) == {"curves", "reached"}
+    mean = {(r["law"], r["shots"]): r for r in tables["curves"] if r["band"] == "mean curve"}
+    assert mean["power", 0]["median"] < mean["power", 12]["median"] <= mean["power", 500]["median"]
+    assert 0.7 < mean["power", 12]["median"] < 0.9
+    new = [r["band"] for r in tables["curves"] if r["band"] != "mean curve"]
+    assert set(new) == {"one new run of 200 new items"}
+    assert all(0 <= r["probability"] <= 1 for r in tables["reached"])
+
+
+def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):
+    code, out, _ = run(
+        capsys, "forecast", fitted / "curves.csv", "--fit-points", "6", "--law", "power",
+        "--out", tmp_path, "--shots", "12", "--warmup", "300", "--draws", "600",
+    )  # fmt: skip
+    assert code == 0
+    assert "Held-out cells" in out
+    code, out, _ = run(capsys, "forecast", tmp_path, "--json")
+    tables = json.loads(out)
+    assert [cell["shots"] for cell in tables["cells"]] == [8, 12]
+    assert tables["scores"][0]["cells"] == 2
+    assert tables["scores"][0]["se 90%"] is None  # one curve has no standard error
+    assert tables["scores"][0]["fitted"] == 0.5
+
+
+def test_contrast(fitted, tmp_path, capsys):
+    """The same curve under another model's name: no difference."""
+    table = pd.read_csv(fitted / "curves.csv")
+    both = pd.concat([table, table.assign(model="twin")])
+    both.to_csv(tmp_path / "both.csv", index=False)
+    short = ["--law", "power", "--chains", "2", "--warmup", "100", "--draws", "100"]
+    run(capsys, "fit", tmp_path / "both.csv", "--out", tmp_path, *short)
+    code, out, _ = run(
+        capsys, "contrast", tmp_path, "--between", "model=m,twin", "--shots", "12", "--json"
+    )
+    assert code == 3  # too short to pass
+    [curve] = [row for row in json.loads(out) if row["quantity"] == "p(n)"]
+    assert curve["lower"] < 0 < curve["upper"]
+    assert curve["shots"] == 12
+    code, out, _ = run(capsys, "contrast", tmp_path, "--between", "model=m,twin")
+    assert "second minus first" in out
+
+
+def test_plot(fitted, tmp_path, capsys):
+    code, out, _ = run(
+        capsys, "plot", fitted, "--out", tmp_path, "--shots", "50", "--log-shots",
+        "--kind", "curves", "--format", "svg",
+    )  # fmt: skip
+    assert code == 0
+    files = sorted(path.name for path in tmp_path.iterdir())
+    assert len(files) == 2
+    assert all(name.endswith("_curves.svg") for name in files)
+    assert sorted(line.rpartition("/")[2] for line in out.splitlines()) == files
+    assert "mean curve" in (tmp_path / files[0]).read_text()
+
+
+def test_plot_all_leaves_out_what_has_no_use(fitted, tmp_path, capsys):
+    [one] = fitted.glob("*power*.nc")
+    code, out, err = run(capsys, "plot", one, "--out", tmp_path)
+    assert code == 0
+    assert "no figure of a comparison" in err
+    assert {path.stem.rpartition("_")[2] for path in tmp_path.iterdir()} == {
+        *("curves", "ppc", "forest"),
+    }
+
+
+# -- how commands end -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("stop", "code"), [(KeyboardInterrupt, 130), (BrokenPipeError, 0)])
+def test_interrupts(stop, code, fitted, monkeypatch):
+    from bayesicl.cli import summary
+
+    def stopped(args):
+        raise stop
+
+    monkeypatch.setattr(summary, "run", stopped)
+    monkeypatch.setattr("os.dup2", lambda *fds: None)
+    assert main(["summary", str(fitted)]) == code
+
+
+def test_curve_warnings_are_one_line(tmp_path, capsys):
+    flat = pd.DataFrame({"shots": SHOTS, "correct": 0, "total": 10})
+    flat.to_csv(tmp_path / "flat.csv", index=False)
+    command = ["forecast", tmp_path / "flat.csv", "--fit-points", "6", "--out", tmp_path / "fits"]
+    code, _, err = run(capsys, *command)
+    assert code == 2  # nothing is left to predict
+    assert err.splitlines()[0] == "bayesicl: warning: study: all counts are 0"
+
+
+def test_bundled_table():
+    from bayesicl import data, read_curves
+
+    curves = read_curves(data.path(), outcome="nll", where="shots <= 2")
+    assert len(curves) == 12
+    assert sum(len(study.hypotheses) for study in curves) == 16
+    assert data.path().stat().st_size < 250_000

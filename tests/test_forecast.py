@@ -1,0 +1,432 @@
+"""Predictions and scores: against known parameters, closed forms and dense normals."""
+
+import importlib.util
+import json
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+
+from bayesicl import (
+    InputError,
+    Settings,
+    bands,
+    fit,
+    load,
+    load_law,
+    predict,
+    reach,
+    read_curves,
+    save,
+    score,
+    score_cells,
+)
+from bayesicl.forecast import _clustered_se, crps, default_shots
+from bayesicl.tree import study_dataset
+
+
+def load_simulate():
+    """tests/simulate.py, from its path: tests are no package."""
+    path = Path(__file__).with_name("simulate.py")
+    spec = importlib.util.spec_from_file_location("bayesicl_simulate", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # dataclasses look there
+    spec.loader.exec_module(module)
+    return module
+
+
+simulate = sys.modules.get("bayesicl_simulate") or load_simulate()
+
+SHOTS = np.array([0, 1, 2, 4, 8, 16, 32, 64])
+SHORT = Settings(warmup=200, draws=250)
+
+
+@pytest.fixture(scope="module")
+def law(tmp_path_factory):
+    path = tmp_path_factory.mktemp("law") / "straight.py"
+    path.write_text(simulate.STRAIGHT)
+    return load_law(path)
+
+
+def straight(a, b, shots):
+    """The law in NumPy."""
+    return a + (b - a) * shots / (shots + 5)
+
+
+def tree_of(law, study, noise, values):
+    """A fit whose draws, (chains, draws, H) each, are what we say."""
+    posterior = {n: (("chain", "draw", "hypothesis"), x) for n, x in values.items()}
+    posterior = xr.Dataset(posterior, coords={"hypothesis": list(study.hypotheses)})
+    tree = xr.DataTree.from_dict({"posterior": posterior, "study": study_dataset(study)})
+    tree.attrs = {
+        "law": law.name, "law_path": str(law.path), "law_hash": law.source_hash, "noise": noise,
+        "backgrounds": 1, "same_as": "[]", "settings": json.dumps(asdict(SHORT)), "seed": 0,
+    }  # fmt: skip
+    return tree
+
+
+def known(law, study, noise, draws, **values):
+    """A fit that knows the parameters: all draws are the truth, (H,) each."""
+    one = {
+        n: np.broadcast_to(np.atleast_1d(x), (2, draws // 2, np.size(x))) for n, x in values.items()
+    }
+    return tree_of(law, study, noise, one)
+
+
+def given(y, se=0.05, **more):
+    table = pd.DataFrame({"shots": SHOTS, "prob": y, "se": se, "model": "lm"})
+    return read_curves(table.assign(**more))
+
+
+Y = np.array([0.31, 0.33, 0.42, 0.5, 0.52, 0.66, 0.62, 0.71])
+
+
+@pytest.fixture(scope="module")
+def fitted(law):
+    """A real fit of the first six cells."""
+    return fit(given(Y).hold_out(fit_shots=16), law, settings=SHORT)[0]
+
+
+@pytest.fixture(scope="module")
+def spread(law):
+    """A made-up posterior of two curves, and counts that go with it."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame(
+        {
+            "hypothesis": np.repeat(["x", "y"], len(SHOTS)),
+            "shots": np.tile(SHOTS, 2),
+            "correct": rng.integers(10, 20, 2 * len(SHOTS)),
+            "total": 30,
+        }
+    )
+    study = read_curves(table).studies[0]
+    draws = {
+        "a": rng.beta(8, 20, (2, 250, 2)),
+        "b": rng.beta(20, 8, (2, 250, 2)),
+        "scatter": rng.beta(2, 30, (2, 250, 2)),
+    }
+    return tree_of(law, study, "beta-binomial", draws)
+
+
+@pytest.fixture(scope="module")
+def prediction(spread):
+    return predict(spread, [0, 5, 20, 500])
+
+
+# Predictions
+
+
+def test_saved_file_predicts_the_same(fitted, tmp_path):
+    before = predict(fitted, [0, 3, 100], seed=4)
+    after = predict(load(save(fitted, tmp_path / "fit.nc")), [0, 3, 100], seed=4)
+    xr.testing.assert_identical(before, after)
+
+
+def test_ends_of_the_fitted_curve(fitted):
+    curve = predict(fitted, [0, 16])["mean"].isel(hypothesis=0)
+    posterior = fitted["posterior"].isel(hypothesis=0)
+    np.testing.assert_allclose(curve.sel(shots=0), posterior["p_zero"], rtol=1e-12)
+    np.testing.assert_allclose(curve.sel(shots=16), posterior["p_last"], rtol=1e-12)
+
+
+def test_mean_is_the_law_at_every_draw(spread, prediction):
+    a, b = (spread["posterior"][n].to_numpy()[..., None] for n in "ab")
+    assert prediction["mean"].dims == ("chain", "draw", "hypothesis", "shots")
+    assert prediction["hypothesis"].to_numpy().tolist() == ["x", "y"]
+    expected = straight(a, b, np.array([0, 5, 20, 500]))
+    np.testing.assert_allclose(prediction["mean"], expected, rtol=1e-12)
+
+
+def test_measured_shots_where_none_are_asked_for(spread):
+    assert predict(spread)["shots"].to_numpy().tolist() == SHOTS.tolist()
+
+
+def test_shots_are_sorted_and_named_once(spread):
+    assert predict(spread, [500, 5, 20, 0, 5])["shots"].to_numpy().tolist() == [0, 5, 20, 500]
+
+
+def test_seed_moves_noise_alone(spread, prediction):
+    again, other = (predict(spread, [0, 5, 20, 500], seed=s) for s in (0, 1))
+    xr.testing.assert_identical(again, prediction)
+    xr.testing.assert_identical(other["mean"], prediction["mean"])
+    assert (other["replicate"] != prediction["replicate"]).mean() > 0.5
+
+
+def test_bands_are_nested_quantiles(prediction):
+    table = bands(prediction, levels=(0.9, 0.5, 0.25))
+    assert len(table) == 2 * 4 * 2
+    ends = [f"lower {v}%" for v in (90, 50, 25)] + ["median"]
+    ends += [f"upper {v}%" for v in (25, 50, 90)]
+    assert (np.diff(table[ends].to_numpy(), axis=1) >= 0).all()
+    row = table[(table["hypothesis"] == "y") & (table["shots"] == 20) & (table["band"] == "mean")]
+    x = prediction["mean"].sel(hypothesis="y", shots=20).to_numpy().ravel()
+    np.testing.assert_allclose(
+        row[["lower 90%", "median", "upper 50%"]].to_numpy()[0], np.quantile(x, [0.05, 0.5, 0.75])
+    )
+    width = (table["upper 90%"] - table["lower 90%"]).groupby(table["band"]).mean()
+    assert width["replicate"] > width["mean"]
+
+
+def test_names_of_bands_say_what_they_stand_for(prediction):
+    names = json.loads(prediction.attrs["bands"])
+    assert names == {"mean": "mean curve", "replicate": "one new run of 30 new items"}
+
+
+def test_reach_is_the_share_of_curves_above(spread, prediction):
+    table = reach(prediction, 0.6).set_index(["hypothesis", "shots"])["probability"]
+    a, b = (spread["posterior"][n].to_numpy() for n in "ab")
+    for n in (0, 5, 20, 500):
+        above = (straight(a, b, n) >= 0.6).mean((0, 1))
+        np.testing.assert_allclose(table[:, n], above)
+    assert table["x"][500] < 1  # the mass of later, or never
+
+
+def test_default_shots(spread):
+    grid = default_shots(spread)
+    assert grid.tolist() == list(range(65))
+    assert default_shots(spread, n=5).tolist() == [0, 16, 32, 48, 64]
+    logs = default_shots(spread, log=True, n=7)
+    assert logs.tolist() == [0, 1, 3, 7, 15, 31, 64] or logs.tolist()[-1] == 64
+    assert logs.dtype.kind == "i"
+    assert (np.diff(logs) > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("shots", "message"),
+    [
+        ([], "no shots to predict at"),
+        ([-1], "whole numbers from 0 to 10000000, got -1"),
+        ([1.5], "got 1.5"),
+        ([np.nan], "got nan"),
+        ([10**7 + 1], "got 1e"),
+        (["many"], "must be whole numbers"),
+    ],
+)
+def test_bad_shots(spread, shots, message):
+    with pytest.raises(InputError, match=message):
+        predict(spread, shots)
+
+
+@pytest.mark.parametrize("threshold", [0, 1, -0.5, float("nan")])
+def test_bad_threshold(prediction, threshold):
+    with pytest.raises(InputError, match="between 0 and 1"):
+        reach(prediction, threshold)
+
+
+# Hold-outs
+
+
+def test_scoring_needs_a_held_out_cell(spread):
+    with pytest.raises(InputError, match="nothing was held out; fit with --fit-shots"):
+        score_cells(spread)
+
+
+def test_held_out_values_do_not_reach_the_fit(law, fitted):
+    other = Y.copy()
+    other[-2:] = 0.05, 0.95
+    again = fit(given(other).hold_out(fit_shots=16), law, settings=SHORT)[0]
+    for group in ("posterior", "sample_stats", "log_likelihood", "posterior_predictive", "prior"):
+        xr.testing.assert_identical(again[group].to_dataset(), fitted[group].to_dataset())
+
+
+def test_real_fit_scores_what_it_did_not_see(fitted):
+    cells = score_cells(fitted)
+    assert cells["shots"].tolist() == [32, 64]
+    assert cells["y"].tolist() == Y[-2:].tolist()
+    assert (cells["study"] == "lm").all()
+    assert (cells["law"] == "straight").all()
+    np.testing.assert_allclose(cells["fitted"], 16 / 64)
+    assert cells["inside 90%"].all()
+
+
+H = 40
+NOISES = {
+    "beta-binomial": {"scatter": 0.15},
+    "mean-probability": {"c": 0.2},
+    "given-se": {},
+}
+
+
+@pytest.mark.parametrize("noise", NOISES)
+def test_known_parameters_are_calibrated(law, noise):
+    """Curves simulated in NumPy and scored with their true parameters: PIT uniform, coverage nominal."""
+    rng = np.random.default_rng(11)
+    a, b = rng.uniform(0.25, 0.45, H), rng.uniform(0.55, 0.75, H)
+    p = straight(a[:, None], b[:, None], SHOTS)
+    n = np.where(SHOTS < 5, 30, 12)[None].repeat(H, 0)
+    h, shots = np.meshgrid(range(H), SHOTS, indexing="ij")
+    table = {"hypothesis": h.ravel(), "shots": shots.ravel()}
+    if noise == "beta-binomial":
+        k = 1 / 0.15**2 - 1
+        correct = stats.betabinom.rvs(n, p * k, (1 - p) * k, random_state=rng)
+        table |= {"correct": correct.ravel(), "total": n.ravel()}
+    elif noise == "mean-probability":
+        y = p + np.sqrt(0.2 * p * (1 - p) / n) * rng.standard_normal(p.shape)
+        table |= {"prob": y.ravel(), "total": n.ravel()}
+    else:
+        se = rng.uniform(0.02, 0.06, p.shape)
+        table |= {"prob": (p + se * rng.standard_normal(p.shape)).ravel(), "se": se.ravel()}
+    study = read_curves(pd.DataFrame(table)).hold_out(fit_points=2).studies[0]
+    sizes = {name: np.full(H, value) for name, value in NOISES[noise].items()}
+    cells = score_cells(known(law, study, noise, 1000, a=a, b=b, **sizes))
+    size = len(cells)
+    assert size == 6 * H
+    assert stats.kstest(cells["pit"], "uniform").pvalue > 0.002
+    for level in (0.5, 0.9):
+        inside = int(cells[f"inside {100 * level:g}%"].sum())
+        assert stats.binomtest(inside, size, level).pvalue > 0.002
+    # The score is the true density, whatever the draws of the noise.
+    held = ~study.cells["fitted"].to_numpy()
+    own = p.ravel()[held]
+    if noise == "beta-binomial":
+        count = np.round(study.cells["y"] * study.cells["total"])[held]
+        log = stats.betabinom.logpmf(count, n.ravel()[held], own * k, (1 - own) * k)
+    else:
+        sd = se.ravel() if noise == "given-se" else np.sqrt(0.2 * p * (1 - p) / n).ravel()
+        log = stats.norm.logpdf(study.cells["y"][held], own, sd[held])
+    np.testing.assert_allclose(cells["log_score"], log, atol=1e-5)
+
+
+# Replicates: what the seen ones share reaches the held-out cells
+
+D, SLOPE, TAU, R, ITEMS = 1.5, -0.3, 0.25, 4, 50
+
+
+@pytest.fixture(scope="module")
+def replicated(law):
+    """Four replicates that share a shift upwards; known parameters; the last three cells held out."""
+    rng = np.random.default_rng(2)
+    p = straight(0.3, 0.6, SHOTS)
+    r, shots = np.meshgrid(range(R), SHOTS, indexing="ij")
+    raised = p + 0.12 + 0.03 * rng.standard_normal((R, len(SHOTS)))
+    table = {"replicate": r.ravel(), "shots": shots.ravel(), "total": ITEMS}
+    table["correct"] = np.round(raised * ITEMS).astype(int).ravel()
+    study = read_curves(pd.DataFrame(table)).hold_out(fit_points=5).studies[0]
+    values = {"a": 0.3, "b": 0.6, "dispersion": D, "dispersion_slope": SLOPE, "replicate_sd": TAU}
+    return study, known(law, study, "replicates", 4000, **values)
+
+
+def covariance(shots, replicates):
+    """Of the means of cells over replicates, by definition."""
+    p = straight(0.3, 0.6, shots)
+    root = np.sqrt(p * (1 - p))
+    d = D * ((1 + shots) / 11) ** SLOPE
+    own = np.diag(d * root**2 / (replicates * ITEMS))
+    return p, own + TAU**2 / replicates * np.outer(root, root)
+
+
+def test_seen_replicates_shift_and_narrow_what_is_held_out(replicated):
+    study, tree = replicated
+    y = study.cells["y"].to_numpy()
+    mean, cov = covariance(SHOTS, R)
+    i, j = np.arange(5), np.arange(5, 8)
+    gain = cov[np.ix_(j, i)] @ np.linalg.inv(cov[np.ix_(i, i)])
+    expected = mean[j] + gain @ (y[i] - mean[i])
+    sd = np.sqrt(np.diag(cov[np.ix_(j, j)] - gain @ cov[np.ix_(i, j)]))
+    assert (expected > mean[j] + 0.05).all(), "the case must shift"
+    assert (sd < 0.7 * np.sqrt(np.diag(cov)[j])).all(), "the case must narrow"
+    cells = score_cells(tree)
+    np.testing.assert_allclose(cells["log_score"], stats.norm.logpdf(y[j], expected, sd), rtol=1e-6)
+    np.testing.assert_allclose(cells["median"], expected, atol=4 * 1.26 * sd.max() / np.sqrt(4000))
+    np.testing.assert_allclose(cells["pit"], stats.norm.cdf(y[j], expected, sd), atol=0.04)
+
+
+def test_new_replicates_and_new_items_are_wider(replicated):
+    _, tree = replicated
+    shots = np.array([0, 16, 64])
+    drawn = predict(tree, shots).isel(hypothesis=0)
+    p, cov = covariance(shots, 1)
+    sd = np.sqrt(np.diag(cov))
+    np.testing.assert_allclose(drawn["mean"].std(("chain", "draw")), 0.0, atol=1e-12)
+    np.testing.assert_allclose(drawn["replicate"].mean(("chain", "draw")), p, atol=0.015)
+    np.testing.assert_allclose(drawn["replicate"].std(("chain", "draw")), sd, rtol=0.06)
+    items = np.sqrt(sd**2 + p * (1 - p) / ITEMS)
+    np.testing.assert_allclose(drawn["items"].std(("chain", "draw")), items, rtol=0.06)
+    names = json.loads(drawn.attrs["bands"])
+    assert names["replicate"] == "one new replicate, same 50 items"
+    assert names["items"] == "one new replicate, 50 new items"
+
+
+def test_fresh_items_have_no_band_of_their_own(replicated):
+    study, tree = replicated
+    fresh = tree.copy()
+    fresh["study"].attrs = tree["study"].attrs | {"items": "fresh"}
+    drawn = predict(fresh, [0, 64])
+    assert "items" not in drawn
+    assert json.loads(drawn.attrs["bands"])["replicate"] == "one new replicate, 50 new items"
+    assert replace(study, items="fresh").items == "fresh"
+
+
+# Scores
+
+
+def test_crps_of_a_normal():
+    rng = np.random.default_rng(1)
+    mean, sd, y = np.array([0.0, 0.4]), np.array([1.0, 0.2]), np.array([0.7, 0.1])
+    z = (y - mean) / sd
+    exact = sd * (z * (2 * stats.norm.cdf(z) - 1) + 2 * stats.norm.pdf(z) - 1 / np.sqrt(np.pi))
+    ours = crps(mean + sd * rng.standard_normal((200_000, 2)), y)
+    np.testing.assert_allclose(ours, exact, atol=4 * sd.max() / np.sqrt(200_000))
+
+
+def test_crps_is_the_double_sum():
+    rng = np.random.default_rng(2)
+    x, y = rng.gamma(2.0, size=(37, 3)), np.array([0.5, 2.0, 9.0])
+    for j in range(3):
+        pairs = np.abs(x[:, None, j] - x[None, :, j]).sum() / (37 * 36)
+        expected = np.abs(x[:, j] - y[j]).mean() - pairs / 2
+        assert crps(x, y)[j] == pytest.approx(expected, rel=1e-12)
+
+
+def test_clustered_error_by_formula_and_bootstrap():
+    rng = np.random.default_rng(3)
+    curves = [
+        (rng.standard_normal() + rng.standard_normal(rng.integers(3, 9)) > 0).astype(float)
+        for _ in range(150)
+    ]
+    every = np.concatenate(curves)
+    scores = [c.sum() - c.size * every.mean() for c in curves]
+    expected = np.sqrt(150 / 149 * np.sum(np.square(scores)) / every.size**2)
+    assert _clustered_se(curves) == pytest.approx(expected, rel=1e-12)
+    total, size = np.array([(c.sum(), c.size) for c in curves]).T
+    picks = rng.integers(0, 150, (4000, 150))
+    resampled = total[picks].sum(1) / size[picks].sum(1)
+    assert _clustered_se(curves) == pytest.approx(resampled.std(), rel=0.1)
+    naive = every.std() / np.sqrt(every.size)
+    assert _clustered_se(curves) > 1.2 * naive
+    assert np.isnan(_clustered_se(curves[:1]))
+
+
+def test_score_by_hand():
+    cells = pd.DataFrame(
+        {
+            "law": ["p", "p", "p", "q", "q", "q"],
+            "study": ["s", "s", "t"] * 2,
+            "hypothesis": "0",
+            "y": [0.4, 0.6, 0.5] * 2,
+            "median": [0.5, 0.5, 0.5, 0.4, 0.6, 0.9],
+            "inside 50%": [False, True, True, True, True, False],
+            "inside 90%": [True, True, True, True, True, False],
+            "crps": [0.1, 0.2, 0.3, 0.0, 0.0, 0.3],
+            "log_score": [1.0, 2.0, 3.0, 0.0, 0.0, -3.0],
+            "fitted": [0.2, 0.2, 0.5] * 2,
+        }
+    )
+    p, q = score(cells).to_dict("records")
+    assert (p["law"], p["curves"], p["cells"]) == ("p", 2, 3)
+    assert p["coverage 50%"] == pytest.approx(2 / 3)
+    assert p["coverage 90%"] == 1
+    assert p["se 90%"] == 0
+    # Curve sums of x - 2/3 are -1/3 and 1/3.
+    assert p["se 50%"] == pytest.approx(np.sqrt(2 * 2 / 9) / 3)
+    assert p["crps"] == pytest.approx(0.2)
+    assert p["log_score"] == pytest.approx(2.0)
+    assert p["mae"] == pytest.approx(0.2 / 3)
+    assert p["nrmse"] == pytest.approx((0.1 / 0.5 + 0.0) / 2)
+    assert q["nrmse"] == pytest.approx((0.0 + 0.4 / 0.5) / 2)
+    assert q["fitted"] == pytest.approx(0.3)
