@@ -1,0 +1,49 @@
+"""The README's commands and code run as they stand."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+README = Path(__file__).parents[1] / "README.md"
+
+
+def blocks(language: str) -> list[str]:
+    text = re.sub(r"<!-- (demo|tests) -->.*?<!-- end -->", "", README.read_text(), flags=re.S)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
+
+
+def test_own_data_as_written(tmp_path, monkeypatch, capsys):
+    from bayesicl.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    table, api = blocks("python")
+    exec(table, {})
+    [commands] = blocks("bash")
+    for line in commands.splitlines():
+        name, *arguments = shlex.split(line)
+        assert name == "bayesicl"
+        try:
+            code = main(arguments)
+        except SystemExit as stop:
+            code = stop.code
+        assert not code, f"{line}: exit code {code}\n{capsys.readouterr()}"
+    assert len(list(Path("fits").glob("*.nc"))) == 2
+    assert list(Path("figures").glob("*.png"))
+    capsys.readouterr()
+    exec(api, {})
+    assert "ceiling" in capsys.readouterr().out
+    assert Path("curve.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("name", ["demo", "tests"])
+def test_set_up_commands_are_marked(name):
+    [block] = re.findall(rf"<!-- {name} -->\n```bash\n(.*?)```\n<!-- end -->", README.read_text(), re.S)
+    assert block.startswith("python3 -m venv .venv\n")
+    assert block.rstrip().endswith({"demo": "bayesicl demo", "tests": "pytest"}[name])
+
+
+def test_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README.read_text()):
+        assert (README.parent / target).exists(), target
