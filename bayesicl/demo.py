@@ -24,7 +24,7 @@ from bayesicl.plot import plot_comparison, save_figure
 from bayesicl.summary import summarise
 from bayesicl.tree import law_label, study_of
 
-ONE, TWO = "sentiment", "persona-psychopathy"  # tasks of one hypothesis and of two
+ONE, TWO = "present-past", "persona-psychopathy"  # tasks of one hypothesis and of two
 LAWS = {ONE: ("scoring", "power"), TWO: ("scoring",)}
 # Thinned, so that curves take few cells and all of them the same: programs are compiled once.
 THINNED = "(shots <= 20 or (shots <= 60 and shots % 4 == 0))"

@@ -235,12 +235,12 @@ def attempts(
 
 
 def apart(chains: Chains) -> bool:
-    """Some chain stays in a region of its own (R-hat above 1.1 in a sampling coordinate)."""
+    """Chains favour different regions (R-hat above 1.02 in a sampling coordinate)."""
     worst = 1.0
     for x in chains.w.values():
         columns = x.reshape(*x.shape[:2], -1)
         worst = max([worst, *(rhat(columns[:, :, j]) for j in range(columns.shape[2]))])
-    return worst > 1.1
+    return worst > 1.02
 
 
 def warn_misfits(study: Study, law: Law) -> None:

@@ -15,6 +15,7 @@ from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import gammaln, logsumexp
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
+from scipy.cluster.vq import kmeans2
 
 Potential = Callable[[Mapping], jax.Array]
 
@@ -22,14 +23,16 @@ N_STARTS = 32  # random points of which each chain takes the best
 N_DESCENT = 150  # optimiser steps from there
 CHUNK = 500  # steps in one call of the compiled sampler
 FREEDOM = 5.0  # of the Student t from which jumps are proposed
+N_COMPONENTS = 8  # of the mixture of them: enough for a few modes and a bent ridge between
 
 
 class Mixture(NamedTuple):
-    """Where jumps go: one Student t for each chain, in flattened sampling coordinates.
+    """Where jumps go: Student t components in flattened sampling coordinates.
 
-    mean: (chains, d). chol: (chains, d, d), Cholesky factor of the scale.
+    log_weight: (n,). mean: (n, d). chol: (n, d, d), Cholesky factor of the scale.
     """
 
+    log_weight: Any
     mean: Any
     chol: Any
 
@@ -134,7 +137,7 @@ def with_jumps(step: Callable, potential: Potential, mixture: Mixture) -> Callab
     "Markov chains for exploring posterior distributions"). The mixture is fixed beforehand, so
     the posterior stays the chain's equilibrium.
     """
-    n, d = jnp.shape(mixture.mean)
+    d = jnp.shape(mixture.mean)[1]
 
     def log_density(x):
         def one(mean, chol):
@@ -143,11 +146,12 @@ def with_jumps(step: Callable, potential: Potential, mixture: Mixture) -> Callab
             return -0.5 * (FREEDOM + d) * jnp.log1p(jnp.sum(z**2) / FREEDOM) - log_det
 
         constant = gammaln(0.5 * (FREEDOM + d)) - 0.5 * d * jnp.log(FREEDOM)
-        return logsumexp(jax.vmap(one)(mixture.mean, mixture.chol)) + constant
+        parts = jax.vmap(one)(mixture.mean, mixture.chol)
+        return logsumexp(mixture.log_weight + parts) + constant
 
     def jump(state):
         key, k_which, k_z, k_t, k_accept = random.split(state.rng_key, 5)
-        which = random.randint(k_which, (), 0, n)
+        which = random.categorical(k_which, mixture.log_weight)
         scale = jnp.sqrt(FREEDOM / (2.0 * random.gamma(k_t, 0.5 * FREEDOM)))
         x = mixture.mean[which] + mixture.chol[which] @ random.normal(k_z, (d,)) * scale
         here, unravel = ravel_pytree(state.z)
@@ -166,8 +170,24 @@ def with_jumps(step: Callable, potential: Potential, mixture: Mixture) -> Callab
 
 
 def mixture_of(w: Mapping[str, np.ndarray], draws: int) -> Mixture:
-    """One component a chain, from its last `draws` draws: sites are (chains, draws, ...)."""
-    leaves = [x[:, -draws:].reshape(x.shape[0], draws, -1) for x in jax.tree.leaves(w)]
-    flat = np.concatenate(leaves, axis=-1)
-    scale = [np.cov(chain.T) + 1e-6 * np.eye(flat.shape[-1]) for chain in flat]
-    return Mixture(flat.mean(axis=1), np.linalg.cholesky(np.array(scale)))
+    """Components fitted to the last `draws` draws of all chains: sites are (chains, draws, ...)."""
+    leaves = [x[:, -draws:].reshape(x.shape[0] * draws, -1) for x in jax.tree.leaves(w)]
+    points = np.concatenate(leaves, axis=-1)
+    d = points.shape[1]
+    whole = np.cov(points.T).reshape(d, d) + 1e-9 * np.eye(d)
+    white = np.linalg.solve(np.linalg.cholesky(whole), points.T).T
+    _, cluster = kmeans2(white, N_COMPONENTS, minit="++", rng=np.random.default_rng(0))
+    weight, mean, chol = [], [], []
+    for k in np.unique(cluster):
+        own = points[cluster == k]
+        # A small cluster's covariance leans on that of all draws, scaled to a cluster's size.
+        own_scale = (own - own.mean(0)).T @ (own - own.mean(0))
+        scale = (own_scale + d * whole / N_COMPONENTS) / (len(own) + d)
+        weight.append(0.5 * len(own) / len(points) + 0.5 / N_COMPONENTS)
+        mean.append(own.mean(0))
+        chol.append(np.linalg.cholesky(scale))
+    weight = np.array(weight) / np.sum(weight)
+    # A cluster that came out empty leaves its place to a copy: shapes stay those compiled.
+    fill = np.resize(np.arange(len(weight)), N_COMPONENTS)
+    weight = weight[fill] / weight[fill].sum()
+    return Mixture(np.log(weight), np.array(mean)[fill], np.array(chol)[fill])

@@ -16,12 +16,14 @@ Source: the baseline of Arora et al. (2024), arXiv 2410.16531; for many shots An
 "Many-shot jailbreaking".
 """
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from jax.nn import log_sigmoid
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses, start_and_share
+from bayesicl.priors import hypotheses
 
 
 def curve(shots, C, alpha, L):
@@ -40,11 +42,36 @@ def model(design: Design):
     return curve(design.shots, C[h], alpha[h], L[h])
 
 
+def coordinates(design: Design, w):
+    """Value at the last shots, its ratio to the start, and what of that ratio is due to alpha.
+
+    With e, b and s real numbers, y(n) = -log p(n), N the longest shots of the design and
+    a = (N + 1)^-alpha, the share of C that is left there:
+
+        log y(N) = e,   q = y(N)/y(0) = sigmoid(b),   a = q sigmoid(s),   L/y(0) = (q - a)/(1 - a)
+    """
+    e, b, s = w["C"], w["L"], w["alpha"]
+    N = jax.ops.segment_max(design.shots, design.hypothesis, design.n_hypotheses)
+    span = jnp.log1p(jnp.maximum(N, 1.0))
+    log_a = log_sigmoid(b) + log_sigmoid(s)
+    log_not_a = jnp.log(-jnp.expm1(log_a))
+    start = e - log_sigmoid(b)
+    f = b + log_sigmoid(-s)  # log-odds of L/y(0)
+    z = {
+        **w,
+        "alpha": jnp.log(-log_a / span),
+        "C": start + log_sigmoid(-f),
+        "L": start + log_sigmoid(f),
+    }
+    # (b, s) to the log-odds of (a, L/y(0)) has determinant 1; so has the rest but log alpha.
+    return z, jnp.sum(log_not_a - jnp.log(-log_a))
+
+
 law = Law(
     "power",
     curve,
     model,
     reference="Arora et al. 2024, arXiv 2410.16531; Anil et al. 2024",
     formula="-log p(n) = C (n + 1)^-alpha + L",
-    coordinates=lambda design, w: (start_and_share(w, "C", "L"), 0.0),
+    coordinates=coordinates,
 )

@@ -13,10 +13,12 @@ Plain functions of a law; loaded by the tests from its path, since tests are no 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
+from importlib import import_module
 
 import jax
 import numpy as np
 import pandas as pd
+import pytest
 from numpyro import handlers
 from scipy import stats
 
@@ -240,6 +242,26 @@ class Grid:
         return np.array(
             [np.log(self.mean(np.exp(self.cells[..., i]), i)) for i in range(self.y.size)]
         )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def reuse_engines():
+    """Within a module programs are compiled once: compiling takes longer than running here.
+
+    An engine keeps nothing from run to run but what it compiled.
+    """
+    engines = {}
+
+    def engine(law, noise, settings, *, device="cpu"):
+        key = (law.name, law.source_hash, law.coordinates, noise.name, settings, device)
+        if key not in engines:
+            engines[key] = Engine(law, noise, settings, device=device)
+        return engines[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("bayesicl.fit", "bayesicl.forecast"):
+            patch.setattr(import_module(name), "Engine", engine)
+        yield
 
 
 # -- what ranks say -------------------------------------------------------------------------------

@@ -57,7 +57,7 @@ def test_help_is_quick_and_loads_no_heavy_library(argv):
         f"try: main({argv})\n"
         "except SystemExit: pass\n"
         "heavy = {'jax', 'numpyro', 'pandas', 'numpy', 'matplotlib', 'xarray'} & set(sys.modules)\n"
-        "sys.exit(', '.join(heavy))"
+        "sys.exit(', '.join(heavy) or 0)"
     )
     took = []
     for _ in range(3):  # the best of three: the machine may be busy
@@ -254,7 +254,7 @@ def test_bad_fits_or_places(argv, words, fitted, tmp_path, monkeypatch, capsys):
     (tmp_path / "file.nc").write_bytes(b"not a fit")
     xr.Dataset({"x": 1}).to_netcdf(tmp_path / "foreign.nc", engine="h5netcdf")
     [one] = fitted.glob("*power*.nc")
-    [other] = (fitted / "other").glob("*.nc")
+    [other] = (fitted / "other").glob("m_*.nc")
     places = {"FITS": fitted, "ONE": one, "OTHER": other, "TABLE": fitted / "curves.csv"}
     places |= {"FILE": "file.nc", "FOREIGN": "foreign.nc", "EMPTY": "empty"}
     refused(run(capsys, *(places.get(word, word) for word in argv)), words)
@@ -265,7 +265,7 @@ def test_bad_fits_or_places(argv, words, fitted, tmp_path, monkeypatch, capsys):
 
 def table_of(p, seed):
     """Counts of one model on one task whose accuracy rises to `p`."""
-    shots = np.array([0, 1, 2, 3, 4, 6, 8, 12])
+    shots = np.arange(30)  # as few as are not left out by refits
     correct = np.random.default_rng(seed).binomial(200, p * (1 - 0.8 * np.exp(-shots / 2)))
     return pd.DataFrame({"model": "m", "task": "t", "shots": shots, "correct": correct}).assign(
         total=200
@@ -274,22 +274,23 @@ def table_of(p, seed):
 
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory):
-    """A folder with fits of one study under two laws, and of other data under one, too short."""
+    """Fits of one study under two laws, and in other/ of two studies, too short to pass."""
     out = tmp_path_factory.mktemp("fits")
     table_of(0.8, 1).to_csv(out / "curves.csv", index=False)
-    table_of(0.5, 2).to_csv(out / "other.csv", index=False)
+    pair = [table_of(0.5, 2), table_of(0.5, 3).assign(model="twin")]
+    pd.concat(pair).to_csv(out / "other.csv", index=False)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
         assert main(fit_command(out)) == 0
         other = [str(out / "other.csv"), "--out", str(out / "other"), "--law", "power"]
-        assert main(["fit", *other, "--chains", "2", "--warmup", "50", "--draws", "50"]) == 3
+        assert main(["fit", *other, "--chains", "2", "--warmup", "300", "--draws", "50"]) == 3
     return out
 
 
 def fit_command(out):
     """The fit of the study that must pass its gates."""
     return [
-        *("fit", str(out / "curves.csv"), "--out", str(out), "--law", "power", "scoring"),
+        *("fit", str(out / "curves.csv"), "--out", str(out), "--law", "power", "bounded"),
         *("--warmup", "300", "--draws", "600", "--json"),
     ]
 
@@ -298,12 +299,12 @@ def test_fit_writes_fits_and_summary(fitted):
     from bayesicl import load
 
     trees = [load(path) for path in sorted(fitted.glob("*.nc"))]
-    assert [tree.attrs["law"] for tree in trees] == ["power", "scoring"]
+    assert [tree.attrs["law"] for tree in trees] == ["bounded", "power"]
     assert dict(trees[0]["posterior"].sizes)["draw"] >= 600
     table = pd.read_csv(fitted / "summary.csv").set_index(["law", "parameter"])
     assert table["passed"].all()
     assert table.loc[("power", "L"), "lower"] < table.loc[("power", "L"), "upper"]
-    assert "scoring = general = sampling" in table.index.get_level_values("law")
+    assert set(table.index.get_level_values("law")) == {"power", "bounded"}
     assert not list(fitted.glob(".*"))
 
 
@@ -314,7 +315,7 @@ def test_rerun_keeps_what_is_finished(fitted, capsys):
     assert "2 of 2 fits were finished before" in err
     assert {path: path.stat().st_mtime_ns for path in fitted.glob("*.nc")} == before
     rows = json.loads(out)
-    assert [row["law"] for row in rows] == ["power", "scoring = general = sampling"]
+    assert [row["law"] for row in rows] == ["power", "bounded"]
     assert all(row["passed"] and row["worst_rhat"] < 1.01 and row["ess_bulk"] > 400 for row in rows)
 
 
@@ -322,7 +323,7 @@ def test_broken_file_and_other_settings_are_fitted_again(fitted, tmp_path, capsy
     (tmp_path / "curves.csv").write_bytes((fitted / "curves.csv").read_bytes())
     [one] = fitted.glob("*power*.nc")
     (tmp_path / one.name).write_bytes(one.read_bytes()[:1000])
-    short = ["--law", "power", "--chains", "2", "--warmup", "50", "--draws", "50"]
+    short = ["--law", "power", "--chains", "2", "--warmup", "300", "--draws", "50"]
     command = ["fit", tmp_path / "curves.csv", "--out", tmp_path, *short]
     code, out, err = run(capsys, *command)
     assert code == 3
@@ -352,25 +353,26 @@ def test_failed_fits_are_named(fitted, capsys):
     assert err.startswith("bayesicl: not converged, do not rely on it: m | t, power (")
 
 
+@pytest.mark.filterwarnings("ignore:The inplace keyword")  # arviz-stats 0.8 on pandas 3.1
 def test_compare(fitted, capsys):
     code, out, _ = run(capsys, "compare", fitted, "--json")
     assert code == 0
     rows = json.loads(out)
-    assert {row["law"] for row in rows} == {"power", "scoring = general = sampling"}
+    assert {row["law"] for row in rows} == {"power", "bounded"}
     assert rows[0]["elpd_diff"] == 0
-    assert [row["refitted"] for row in rows] == [8, 8]  # few cells: each is left out by a refit
+    assert [row["cells"] for row in rows] == [30, 30]
 
 
 def test_forecast_of_fits(fitted, capsys):
     code, out, _ = run(
-        capsys, "forecast", fitted, "--shots", "0,12,500", "--threshold", "0.75", "--json"
+        capsys, "forecast", fitted, "--shots", "0,20,500", "--threshold", "0.75", "--json"
     )
     assert code == 0
     tables = json.loads(out)
     assert set(tables) == {"curves", "reached"}
     mean = {(r["law"], r["shots"]): r for r in tables["curves"] if r["band"] == "mean curve"}
-    assert mean["power", 0]["median"] < mean["power", 12]["median"] <= mean["power", 500]["median"]
-    assert 0.7 < mean["power", 12]["median"] < 0.9
+    assert mean["power", 0]["median"] < mean["power", 20]["median"] <= mean["power", 500]["median"]
+    assert 0.7 < mean["power", 20]["median"] < 0.9
     new = [r["band"] for r in tables["curves"] if r["band"] != "mean curve"]
     assert set(new) == {"one new run of 200 new items"}
     assert all(0 <= r["probability"] <= 1 for r in tables["reached"])
@@ -378,35 +380,29 @@ def test_forecast_of_fits(fitted, capsys):
 
 def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):
     code, out, _ = run(
-        capsys, "forecast", fitted / "curves.csv", "--fit-points", "6", "--law", "power",
+        capsys, "forecast", fitted / "curves.csv", "--fit-points", "25", "--law", "power",
         "--out", tmp_path, "--shots", "12", "--warmup", "300", "--draws", "600",
     )  # fmt: skip
     assert code == 0
     assert "Held-out cells" in out
     code, out, _ = run(capsys, "forecast", tmp_path, "--json")
     tables = json.loads(out)
-    assert [cell["shots"] for cell in tables["cells"]] == [8, 12]
-    assert tables["scores"][0]["cells"] == 2
+    assert [cell["shots"] for cell in tables["cells"]] == [25, 26, 27, 28, 29]
+    assert tables["scores"][0]["cells"] == 5
     assert tables["scores"][0]["se 90%"] is None  # one curve has no standard error
-    assert tables["scores"][0]["fitted"] == 0.5
+    assert tables["scores"][0]["fitted"] == pytest.approx(24 / 29)
 
 
-def test_contrast(fitted, tmp_path, capsys):
-    """The same curve under another model's name: no difference."""
-    table = pd.read_csv(fitted / "curves.csv")
-    both = pd.concat([table, table.assign(model="twin")])
-    both.to_csv(tmp_path / "both.csv", index=False)
-    short = ["--law", "power", "--chains", "2", "--warmup", "100", "--draws", "100"]
-    run(capsys, "fit", tmp_path / "both.csv", "--out", tmp_path, *short)
-    code, out, _ = run(
-        capsys, "contrast", tmp_path, "--between", "model=m,twin", "--shots", "12", "--json"
-    )
+def test_contrast(fitted, capsys):
+    """Two models with nearly the same curve: no difference is certain."""
+    command = ["contrast", fitted / "other", "--between", "model=m,twin"]
+    code, out, _ = run(capsys, *command, "--shots", "12", "--json")
     assert code == 3  # too short to pass
     [curve] = [row for row in json.loads(out) if row["quantity"] == "p(n)"]
-    assert curve["lower"] < 0 < curve["upper"]
+    assert abs(curve["median"]) < 0.05
     assert curve["shots"] == 12
-    code, out, _ = run(capsys, "contrast", tmp_path, "--between", "model=m,twin")
-    assert "second minus first" in out
+    code, out, _ = run(capsys, *command)
+    assert "law power: second minus first" in out
 
 
 def test_plot(fitted, tmp_path, capsys):
@@ -424,7 +420,7 @@ def test_plot(fitted, tmp_path, capsys):
 
 def test_plot_all_leaves_out_what_has_no_use(fitted, tmp_path, capsys):
     [one] = fitted.glob("*power*.nc")
-    code, out, err = run(capsys, "plot", one, "--out", tmp_path)
+    code, _, err = run(capsys, "plot", one, "--out", tmp_path)
     assert code == 0
     assert "no figure of a comparison" in err
     assert {path.stem.rpartition("_")[2] for path in tmp_path.iterdir()} == {

@@ -52,6 +52,7 @@ def model(design):
 
 law = Law("level", curve, model, reference="made for the tests")
 '''
+reuse_engines = simulate.reuse_engines  # a fixture
 SHOTS = np.array([0, 1, 2, 4, 8, 16, 32, 64])
 Y = np.array([0.31, 0.33, 0.42, 0.5, 0.52, 0.66, 0.62, 0.71])
 SE = 0.05

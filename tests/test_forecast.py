@@ -42,6 +42,7 @@ def load_simulate():
 
 simulate = sys.modules.get("bayesicl_simulate") or load_simulate()
 
+reuse_engines = simulate.reuse_engines  # a fixture
 SHOTS = np.array([0, 1, 2, 4, 8, 16, 32, 64])
 SHORT = Settings(warmup=200, draws=250)
 
@@ -238,7 +239,7 @@ def test_real_fit_scores_what_it_did_not_see(fitted):
     assert cells["inside 90%"].all()
 
 
-H = 40
+H = 28
 NOISES = {
     "beta-binomial": {"scatter": 0.15},
     "mean-probability": {"c": 0.2},
@@ -267,7 +268,7 @@ def test_known_parameters_are_calibrated(law, noise):
         table |= {"prob": (p + se * rng.standard_normal(p.shape)).ravel(), "se": se.ravel()}
     study = read_curves(pd.DataFrame(table)).hold_out(fit_points=2).studies[0]
     sizes = {name: np.full(H, value) for name, value in NOISES[noise].items()}
-    cells = score_cells(known(law, study, noise, 1000, a=a, b=b, **sizes))
+    cells = score_cells(known(law, study, noise, 500, a=a, b=b, **sizes))
     size = len(cells)
     assert size == 6 * H
     assert stats.kstest(cells["pit"], "uniform").pvalue > 0.002

@@ -66,8 +66,8 @@ def priors(law: "Law") -> "pd.DataFrame":
     keys = jax.random.split(jax.random.key(0), DRAWS)
     draws = jax.vmap(lambda key: {n: s["value"] for n, s in _sites(law, key).items()})(keys)
     rows = []
-    for name, values in draws.items():
-        low, middle, high = np.quantile(np.asarray(values), [0.05, 0.5, 0.95], axis=0)
+    for name in sites:
+        low, middle, high = np.quantile(np.asarray(draws[name]), [0.05, 0.5, 0.95], axis=0)
         for at in np.ndindex(middle.shape):
             rows.append(
                 {
