@@ -59,12 +59,12 @@ def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     _check_repeats(table, rows, by)
     rows["chance"] = _chance(table, rows)
     clean = table.frame.assign(
-        **{name: texts[name].array for name in texts},
+        **{str(name): texts[name].array for name in texts},
         hypothesis=np.array(hypotheses, dtype=object)[hypothesis],
         replicate=np.array(replicates, dtype=object)[replicate],
         shots=shots,
     )
-    others = [name for name in table.frame if name not in {*by, *_NOT_STUDY}]
+    others = [str(name) for name in table.frame if name not in {*by, *_NOT_STUDY}]
     return Measurements(
         rows=rows.sort_values(["study", "hypothesis", "shots", "replicate"]),
         keys=[{name: str(texts[name].iloc[start]) for name in by} for start in starts],

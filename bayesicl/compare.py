@@ -1,21 +1,21 @@
 """Which law describes the same cells best: leave-one-cell-out, differences, stacking, a verdict."""
 
-import json
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-import arviz_stats
 import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
+from arviz_stats import compare as arviz_compare
+from arviz_stats import loo
+from arviz_stats.utils import ELPDData
 from scipy.special import logsumexp
 
-from bayesicl.diagnose import diagnose
 from bayesicl.engine import precision
 from bayesicl.errors import InputError
-from bayesicl.fit import Labels, attempts, study_key
+from bayesicl.fit import Labels, attempts, first_that_passes, study_key
 from bayesicl.forecast import engine_of
 from bayesicl.program import arrays
 from bayesicl.tree import label, law_label, study_of
@@ -35,7 +35,7 @@ class Leaving:
     """
 
     elpd: np.ndarray
-    raw: arviz_stats.ELPDData
+    raw: ELPDData
     refitted: int
     unrepaired: int
 
@@ -46,7 +46,8 @@ class Comparison:
 
     table: one row a law: law, elpd, elpd_se, elpd_diff (to the best, <= 0), elpd_diff_se, weight
     (stacking), p_loo, raw_elpd (PSIS before repair), bad_k (cells with Pareto k above its limit),
-    refitted, cells, studies, verdict. studies: one row a study and law. verdict: in a sentence.
+    refitted, unrepaired, cells, studies, verdict. studies: one row a study and law. verdict: in
+    words.
     """
 
     table: pd.DataFrame
@@ -64,8 +65,9 @@ def compare(
         progress: called with a line that says what is being done.
 
     A cell (one curve at one shot count) is the unit: replicates at one shot count share items and
-    demonstrations, and counting them apart would flatter every law. Below 30 cells every cell is left
-    out by a refit; above, PSIS (Vehtari, Gelman & Gabry 2017) with refits where Pareto k is too high.
+    demonstrations, and counting them apart would flatter every law. Below 30 cells every cell is
+    left out by a refit; above, PSIS (Vehtari, Gelman & Gabry 2017) with refits where Pareto k is
+    too high.
     Over several studies differences are summed and their standard error is taken over studies.
 
     Raises InputError where fits differ in data, split, outcome or noise, or a law is missing.
@@ -76,7 +78,8 @@ def compare(
     for study, trees in by_study.items():
         for tree in trees:
             law = law_label(tree)
-            left[law].append(leave_out(tree, progress=lambda s, at=f"{study}, {law}": progress(f"{at}: {s}")))
+            say = lambda s, at=f"{study}, {law}": progress(f"{at}: {s}")  # noqa: E731
+            left[law].append(leave_out(tree, progress=say))
     return _tabulate(list(by_study), left, [tree for trees in by_study.values() for tree in trees])
 
 
@@ -124,16 +127,14 @@ def _matched(fits: Sequence[xr.DataTree]) -> dict[str, list[xr.DataTree]]:
     return {s: sorted(t, key=lambda tree: order[law_label(tree)]) for s, t in by_study.items()}
 
 
-def raw_loo(tree: xr.DataTree) -> arviz_stats.ELPDData:
+def raw_loo(tree: xr.DataTree) -> ELPDData:
     """PSIS-LOO over cells as arviz_stats gives it, with its warning kept as a value."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # high Pareto k: repaired, and in the table
-        return arviz_stats.loo(tree, pointwise=True, var_name="y")
+        return loo(tree, pointwise=True, var_name="y")  # pyright: ignore[reportReturnType]
 
 
-def leave_out(
-    tree: xr.DataTree, *, progress: Callable[[str], None] = lambda what: None
-) -> Leaving:
+def leave_out(tree: xr.DataTree, *, progress: Callable[[str], None] = lambda what: None) -> Leaving:
     """Leave each cell out in turn: by PSIS where that can be trusted, else by a refit."""
     raw = raw_loo(tree)
     elpd, k = raw.elpd_i.to_numpy().copy(), raw.pareto_k.to_numpy()
@@ -154,13 +155,11 @@ def leave_out(
             progress(f"leaving out cell {i + 1} of {again.size}")
             others = data | {"fitted": data["fitted"] & (np.arange(data["y"].size) != cell)}
             key_cell = jax.random.fold_in(key, int(cell))
-            for chains in _refits(engine, key_cell, whole, design, others):
-                values = engine.natural(chains, design, others)
-                checks = diagnose(labels.named(values, labels.reported), labels.statistics(chains))
-                if checks.passed:
-                    break
-            failed += not checks.passed
-            out = engine.describe(key_cell, values, design, others)["log_likelihood"][..., cell]
+            runs = _refits(engine, key_cell, whole, design, others)
+            found = first_that_passes(engine, runs, labels, design, others)
+            failed += not found.checks.passed
+            out = engine.describe(key_cell, found.values, design, others)
+            out = out["log_likelihood"][..., cell]
             elpd[again[i]] = logsumexp(out) - np.log(out.size)
     return Leaving(elpd, raw, again.size, failed)
 
@@ -225,7 +224,7 @@ def _stacking(elpd: dict[str, np.ndarray], left: dict[str, list[Leaving]]) -> di
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
-        weights = arviz_stats.compare(pooled, method="stacking")["weight"]
+        weights = arviz_compare(pooled, method="stacking")["weight"]
     return {law: float(weights[law]) for law in elpd}
 
 

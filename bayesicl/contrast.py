@@ -33,9 +33,9 @@ def contrast(
         seed: of the pairing of the two independent posteriors' draws.
 
     Returns:
-        One row a difference: task (all keys but the two sides), first, second, hypothesis, believed,
-        quantity ("logit pi", "log K", "gamma", "beta", "P", "p(n)", ...), shots, median, lower, upper,
-        probability_of_direction (that the sign is the median's), identified, note.
+        One row a difference: task (all keys but the two sides), first, second, hypothesis,
+        believed, quantity ("logit pi", "log K", "gamma", "beta", "P", "p(n)", ...), shots, median,
+        lower, upper, probability_of_direction (that the sign is the median's), identified, note.
 
     Raises InputError where nothing matches, a match is not unique, or laws or noise differ.
     """
@@ -47,7 +47,8 @@ def contrast(
 def verdict(table: pd.DataFrame) -> str:
     """What changed, in words that claim no more than the posteriors can."""
     lines = []
-    for (task, first, second), group in table.groupby(["task", "first", "second"], sort=False):
+    for key, group in table.groupby(["task", "first", "second"], sort=False):
+        task, first, second = tuple(key)  # pyright: ignore[reportArgumentType]
         parameters = group[group["quantity"] != "p(n)"]
         sure = parameters["identified"] & (parameters["probability_of_direction"] >= SURE)
         words = [
@@ -93,7 +94,8 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
         loose = {"model", "variant"}
         same = same or [(k, t) for k, t in sides[1] if _rest(k, loose) == _rest(key, loose)]
         rivals = [k for k, _ in sides[0] if _rest(k, loose) == _rest(key, loose)]
-        if len(same) > 1 or (same and len(rivals) > 1 and same[0][0].get("model") != key.get("model")):
+        other_model = bool(same) and same[0][0].get("model") != key.get("model")
+        if len(same) > 1 or (other_model and len(rivals) > 1):
             raise InputError(
                 f"{label(first)}: more than one fit to set beside it; name two models "
                 "(--between model=A,B) or give fewer fits"
@@ -103,7 +105,8 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
             pairs.append((first, second, task, label(first), label(second)))
     if not pairs:
         raise InputError(
-            f"no two fits with {column} {values[0]} and {values[1]} share a task: nothing to contrast"
+            f"no two fits with {column} {values[0]} and {values[1]} share a task: "
+            "nothing to contrast"
         )
     return pairs
 
@@ -115,13 +118,14 @@ def _rest(key: dict[str, str], without: set[str]) -> dict[str, str]:
 def _differences(first, second, task, name_first, name_second, at, level, seed):
     posteriors = [first["posterior"], second["posterior"]]
     tables = [summarise(tree).table for tree in (first, second)]
+    names = ("parameter", "hypothesis", "believed")
     known = [
-        {tuple(r[c] for c in ("parameter", "hypothesis", "believed")): r["identified"] for r in records}
-        for records in (table.to_dict("records") for table in tables)
+        {tuple(row[c] for c in names): row["identified"] for row in table.to_dict("records")}
+        for table in tables
     ]
     head = {"task": task, "first": name_first, "second": name_second}
     for row in tables[0].to_dict("records"):
-        where = tuple(row[c] for c in ("parameter", "hypothesis", "believed"))
+        where = (row["parameter"], row["hypothesis"], row["believed"])
         own = row["parameter"] in json.loads(first.attrs["law_parameters"])
         if where not in known[1] or not own:
             continue
@@ -129,9 +133,9 @@ def _differences(first, second, task, name_first, name_second, at, level, seed):
         quantity, scaled = _scale(row["parameter"], draws, first["prior"])
         identified = known[0][where] and known[1][where]
         place = {"hypothesis": row["hypothesis"], "believed": row["believed"]}
-        yield head | place | {"quantity": quantity, "shots": np.nan} | _difference(
-            *scaled, level, seed
-        ) | {"identified": identified, "note": "" if identified else "not identified"}
+        what = {"quantity": quantity, "shots": np.nan}
+        note = {"identified": identified, "note": "" if identified else "not identified"}
+        yield head | place | what | _difference(scaled[0], scaled[1], level, seed) | note
     yield from _curves(first, second, head, at, level, seed)
 
 
@@ -171,6 +175,6 @@ def _curves(first, second, head, at, level, seed):
     for hypothesis in shared:
         for n in shots:
             pair = [c.sel(hypothesis=hypothesis, shots=n).to_numpy().ravel() for c in curves]
-            yield head | {"hypothesis": str(hypothesis), "believed": "", "quantity": "p(n)", "shots": n} | (
-                _difference(*pair, level, seed)
-            ) | {"identified": True, "note": "extrapolated" if n > longest else ""}
+            place = {"hypothesis": str(hypothesis), "believed": "", "quantity": "p(n)", "shots": n}
+            note = {"identified": True, "note": "extrapolated" if n > longest else ""}
+            yield head | place | _difference(pair[0], pair[1], level, seed) | note

@@ -40,6 +40,7 @@ class Settings:
     max_tree_depth: int = 10
 
     def __post_init__(self):
+        """Raise InputError where a setting makes no sense."""
         for name in ("chains", "warmup", "draws"):
             if getattr(self, name) < (2 if name == "chains" else 50):
                 raise InputError(
@@ -87,6 +88,7 @@ class Engine:
         device: str = "cpu",
         on_compile: Callable[[str], None] = lambda what: None,
     ):
+        """Compile nothing yet; see the class for the arguments."""
         self.law, self.noise, self.settings, self.device = law, noise, settings, device
         self.on_compile = on_compile
         self.program = compose(law, noise)
@@ -179,7 +181,7 @@ class Engine:
         return self._over_draws("prior", one, jax.random.split(key, (1, n)), design, data)
 
     def _over_draws(self, name: str, one: Callable, drawn, design: Design, data: Mapping):
-        """Map `one` over (chains, draws), in pieces of CHUNK draws: one compilation, little memory."""
+        """Map `one` over (chains, draws), CHUNK draws at a time: one compilation, little memory."""
         design, data = on_device(design, data)
         chains, draws = np.shape(jax.tree.leaves(drawn)[0])[:2]
         flat = jax.tree.map(lambda x: x.reshape(chains * draws, *x.shape[2:]), drawn)
@@ -255,12 +257,13 @@ class Engine:
         point = jax.eval_shape(self._start, keys[0, 0], design, data)
         n = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(point.z))
         fresh = (jnp.asarray(1.0), jnp.eye(n))
-        state = jax.eval_shape(self._begin, keys[0, 1], point, *fresh, design, data)
+        begun = (keys[0, 1], point, *fresh, design, data)
+        state = jax.eval_shape(self._begin, *begun)
         start, begin, _ = self._threads(
             lambda compile: compile(),
             [
                 lambda: self.compiled("start", self._start, keys[0, 0], design, data),
-                lambda: self.compiled("begin", self._begin, keys[0, 1], point, *fresh, design, data),
+                lambda: self.compiled("begin", self._begin, *begun),
                 lambda: self._sampler(state, mixture, design, data, target),
             ],
         )
@@ -270,14 +273,14 @@ class Engine:
                 point = start(keys[c, 0], design, data)
             else:
                 point = nuts.point_of(after.states[c])
-            step, mass = fresh
-            for round_ in range(warm_rounds):
-                key = random.fold_in(keys[c, 1], round_)
-                state = begin(key, point, step, mass, design, data)
-                rest = (mixture, design, data, target)
+            rest = (mixture, design, data, target)
+            state = begin(random.fold_in(keys[c, 1], 0), point, *fresh, design, data)
+            state, _ = self._steps(state, self.settings.warmup, *rest)
+            for again in range(1, warm_rounds):
+                key, adapted = random.fold_in(keys[c, 1], again), state.adapt_state
+                adaptation = (adapted.step_size, adapted.inverse_mass_matrix)
+                state = begin(key, nuts.point_of(state), *adaptation, design, data)
                 state, _ = self._steps(state, self.settings.warmup, *rest)
-                point, step = nuts.point_of(state), state.adapt_state.step_size
-                mass = state.adapt_state.inverse_mass_matrix
             return self._steps(state, self.settings.draws, *rest)
 
         return _gather(self._threads(chain, range(self.settings.chains)))

@@ -3,11 +3,11 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,7 +17,7 @@ from arviz_stats import rhat
 from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
-from bayesicl.diagnose import diagnose
+from bayesicl.diagnose import Checks, diagnose
 from bayesicl.engine import Chains, Engine, Settings, by_cell, precision
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.law import BAYESIAN, Design, Law, load_law
@@ -64,7 +64,8 @@ def fit(
     Example:
         >>> import pandas as pd
         >>> from bayesicl import fit, read_curves, Settings
-        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> correct = [2, 5, 7, 8, 8]
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": correct, "total": 10})
         >>> [tree] = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
         >>> sorted(tree["posterior"].data_vars)[:4]
         ['C', 'L', 'alpha', 'ceiling']
@@ -114,7 +115,8 @@ def fits(
         engine = engines[law.name, suited.name]
         engine.on_compile = lambda what, at=at: progress(f"{at}: compiling {what}")
         with precision(device):
-            tree = _fit_study(engine, study, backgrounds, seed, attrs, lambda s: progress(f"{at}: {s}"))
+            say = lambda what, at=at: progress(f"{at}: {what}")  # noqa: E731
+            tree = _fit_study(engine, study, backgrounds, seed, attrs, say)
         yield tree
 
 
@@ -176,12 +178,9 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     design, data = arrays(study, backgrounds=backgrounds)
     key = study_key(seed, study, engine.law)
     labels = Labels(engine, study, design, data)
-    for attempt, chains in enumerate(attempts(engine, key, design, data, progress), 1):
-        values = engine.natural(chains, design, data)
-        posterior = labels.named(values, labels.reported)
-        checks = diagnose(posterior, labels.statistics(chains))
-        if checks.passed:
-            break
+    runs = attempts(engine, key, design, data, progress)
+    outcome = first_that_passes(engine, runs, labels, design, data)
+    chains, values, checks, attempt = outcome
     progress("describing")
     tree = to_tree(engine, chains, values, labels, study, design, data, jax.random.fold_in(key, 99))
     own = engine.law_sites(design)
@@ -193,6 +192,31 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
         "warnings": json.dumps(remarks),
     }
     return tree
+
+
+class Outcome(NamedTuple):
+    """Chains, natural parameters (chains, draws, ...), the gates, and how many attempts."""
+
+    chains: Chains
+    values: dict[str, np.ndarray]
+    checks: Checks
+    attempts: int
+
+
+def first_that_passes(
+    engine: Engine, runs: Iterable[Chains], labels: "Labels", design: Design, data: Mapping
+) -> Outcome:
+    """The first of some runs that passes the gates, or the last."""
+    outcome = None
+    for attempt, chains in enumerate(runs, 1):
+        values = engine.natural(chains, design, data)
+        posterior = labels.named(values, labels.reported)
+        checks = diagnose(posterior, labels.statistics(chains))
+        outcome = Outcome(chains, values, checks, attempt)
+        if checks.passed:
+            break
+    assert outcome is not None, "no runs"
+    return outcome
 
 
 def attempts(
@@ -244,16 +268,15 @@ def apart(chains: Chains) -> bool:
 
 
 def warn_misfits(study: Study, law: Law) -> None:
-    """Warn where the law has more parameters than a curve has cells, or cannot fall as a curve does."""
+    """Warn where a curve has fewer cells than the law parameters, or falls as the law cannot."""
     with handlers.seed(rng_seed=0), numpyro.validation_enabled(False):
         trace = handlers.trace(law.model).get_trace(Design(np.zeros(1), np.zeros(1, int)))
     n_parameters = sum(
-        np.size(s["value"]) - (s["name"] == "pi")
-        for s in trace.values()
-        if s["type"] == "sample"
+        np.size(s["value"]) - (s["name"] == "pi") for s in trace.values() if s["type"] == "sample"
     )
-    for h, cells in study.cells[study.cells["fitted"]].groupby("hypothesis"):
-        curve = study.curve_name(h)
+    fitted = study.cells[study.cells["fitted"]]
+    for h in range(len(study.hypotheses)):
+        cells, curve = fitted[fitted["hypothesis"] == h], study.curve_name(h)
         if len(cells) < n_parameters:
             warnings.warn(
                 f"{curve}: {len(cells)} cells for the {n_parameters} parameters of "
@@ -262,7 +285,8 @@ def warn_misfits(study: Study, law: Law) -> None:
                 stacklevel=2,
             )
         if law.monotone and (fall := _fall(cells)):
-            warnings.warn(f"{curve}: falls {fall}; law {law.name} cannot fall", CurveWarning, stacklevel=2)
+            message = f"{curve}: falls {fall}; law {law.name} cannot fall"
+            warnings.warn(message, CurveWarning, stacklevel=2)
 
 
 def _fall(cells) -> str:
@@ -289,12 +313,14 @@ class Labels:
     """Names for the axes of draws: ArviZ datasets from plain arrays."""
 
     def __init__(self, engine: Engine, study: Study, design: Design, data: Mapping):
+        """Read the names off the program and the study."""
         self.dims = site_dims(engine, design, data)
         self.reported = [name for name in self.dims if not name.startswith("_")]
         self.internal = [name for name in self.dims if name.startswith("_")]
         self.fitted = np.flatnonzero(study.cells["fitted"])
         self.n_cells = len(study.cells)
-        self.last = [group.index[-1] for _, group in study.cells.loc[self.fitted].groupby("hypothesis")]
+        by_curve = study.cells.loc[self.fitted].groupby("hypothesis")
+        self.last = [group.index[-1] for _, group in by_curve]
         self.coords = {
             "hypothesis": list(study.hypotheses),
             "believed": believed(study.hypotheses, design.backgrounds),

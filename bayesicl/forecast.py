@@ -46,7 +46,8 @@ def predict(
     Example:
         >>> import pandas as pd
         >>> from bayesicl import Settings, fit, predict, read_curves
-        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [2, 5, 7, 8, 8], "total": 10})
+        >>> correct = [2, 5, 7, 8, 8]
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": correct, "total": 10})
         >>> [tree] = fit(read_curves(table), "power", settings=Settings(warmup=100, draws=100))
         >>> curve = predict(tree, [0, 16, 32])
         >>> dict(curve["mean"].sizes)
@@ -213,7 +214,9 @@ def score_cells(
     study = study_of(tree)
     held = np.flatnonzero(~study.cells["fitted"])
     if not held.size:
-        raise InputError(f"{label(tree)}: nothing was held out; fit with --fit-shots or --fit-points")
+        raise InputError(
+            f"{label(tree)}: nothing was held out; fit with --fit-shots or --fit-points"
+        )
     with precision():
         design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
         engine = engine_of(tree, law)
@@ -259,8 +262,8 @@ def score(cells: pd.DataFrame) -> pd.DataFrame:
 
     coverage: share of held-out cells inside the 50 % and 90 % intervals, with its standard error,
     which counts curves, not cells, as independent (absent for one curve). crps, mae (of the
-    median): in probability. nrmse: root mean square error of the median over the mean of y, averaged
-    over curves. log_score: mean over cells, in nats.
+    median): in probability. nrmse: root mean square error of the median over the mean of y,
+    averaged over curves. log_score: mean over cells, in nats.
     """
     rows = []
     for law, group in cells.groupby("law", sort=False):

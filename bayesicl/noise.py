@@ -54,7 +54,7 @@ class Noise:
     name: str
     summary: str
     kinds: tuple[str, ...]
-    model: Callable[[Design, Arrays], dict[str, jax.Array]]
+    model: Callable[[Design, Arrays], dict[str, Any]]
     moments: Callable[..., Moments] | None
 
     def log_density(self, logp, sizes, design: Design, data: Arrays) -> jax.Array:
@@ -84,8 +84,8 @@ class Noise:
     def draw(self, key, logp, sizes, design: Design, data: Arrays, *, seen=True):
         """A new measurement of every cell, of its own size: (cells,), in [0, 1].
 
-        seen (bool): on the replicates of the fitted cells, whose common shift the data tell something
-        about; otherwise on new ones.
+        seen (bool): on the replicates of the fitted cells, of whose common shift the data tell
+        something; otherwise on new ones.
         """
         if self.moments is None:
             a, b = _beta(logp, sizes, design)

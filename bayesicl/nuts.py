@@ -96,7 +96,7 @@ def kernel(
         dense_mass=True,
         target_accept_prob=target_accept,
         max_tree_depth=max_tree_depth,
-        trajectory_length=None,
+        trajectory_length=None,  # pyright: ignore[reportArgumentType] (NUTS has none)
         rng_key=key,
     )
     return state, step

@@ -49,8 +49,8 @@ class Below(dist.Distribution):
         self.upper, self.a, self.b = upper, a, b
         super().__init__(jnp.shape(upper), (), validate_args=validate_args)
 
-    @constraints.dependent_property(is_discrete=False, event_dim=0)
-    def support(self):
+    @constraints.dependent_property(is_discrete=False, event_dim=0)  # pyright: ignore
+    def support(self):  # pyright: ignore[reportIncompatibleMethodOverride]
         """The open interval from 0 to `upper`."""
         return constraints.interval(0.0, self.upper)
 
@@ -58,7 +58,7 @@ class Below(dist.Distribution):
         """Draw from the prior."""
         return self.upper * dist.Beta(self.a, self.b).sample(key, sample_shape + self.batch_shape)
 
-    def log_prob(self, value):
+    def log_prob(self, value):  # pyright: ignore[reportIncompatibleMethodOverride]
         """Log density of `value` given `upper`."""
         return dist.Beta(self.a, self.b).log_prob(value / self.upper) - jnp.log(self.upper)
 
@@ -86,7 +86,7 @@ class OrderedDirichlet(dist.Distribution):
         tail = jnp.sort(x[..., -self.n :], axis=-1)[..., ::-1]
         return jnp.concatenate([x[..., : -self.n], tail], axis=-1)
 
-    def log_prob(self, value):
+    def log_prob(self, value):  # pyright: ignore[reportIncompatibleMethodOverride]
         """The Dirichlet's density, times the number of orders that give this one."""
         orders = jax.scipy.special.gammaln(self.n + 1.0)
         return dist.Dirichlet(self.concentration).log_prob(value) + orders
@@ -98,7 +98,7 @@ class _OrderTail(ParameterFreeTransform):
     Linear, and one to one from the simplex onto its ordered part: how NUTS moves there.
     """
 
-    domain = constraints.simplex
+    domain = constraints.simplex  # pyright: ignore
 
     def __init__(self, n: int):
         self.n = n

@@ -45,11 +45,11 @@ _IDENTIFIED_FIRST = ("p_zero", "p_last", "ceiling", "rate")
 
 @dataclass(frozen=True)
 class Summary:
-    """table: one row a parameter; text: the same for people, with what is not identified in words.
+    """One fit, summed up. table: one row a parameter. text: the same for people, in words.
 
-    Columns: parameter, meaning, hypothesis, believed, median, lower, upper, contraction (1 - posterior
-    over prior variance, unconstrained scale), prior_shift (posterior sds by which the median moves
-    when the prior counts twice), identified, rhat, ess_bulk, ess_tail.
+    Columns: parameter, meaning, hypothesis, believed, median, lower, upper, contraction (1 minus
+    posterior over prior variance, unconstrained scale), prior_shift (posterior sds by which the
+    median moves when the prior counts twice), identified, rhat, ess_bulk, ess_tail.
     """
 
     table: pd.DataFrame
@@ -57,11 +57,11 @@ class Summary:
 
 
 def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
-    """Medians and equal-tailed intervals of everything a fit reports, and what moved from its prior.
+    """Medians and equal-tailed intervals of all that a fit reports, and what left its prior.
 
     A parameter is called not identified where the data took away less than half of its prior
-    variance, or where its median follows the prior (Kallioinen et al. 2023, "Detecting and diagnosing
-    prior and likelihood sensitivity with power-scaling", arXiv 2107.14054).
+    variance, or where its median follows the prior (Kallioinen et al. 2023, "Detecting and
+    diagnosing prior and likelihood sensitivity with power-scaling", arXiv 2107.14054).
 
     level: of the intervals, in (0, 1).
     """
@@ -90,7 +90,7 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
 
 
 def ordered(tree: xr.DataTree) -> list[str]:
-    """Names of what a fit reports: what data see first, then the law's parameters, then the noise's."""
+    """Names of what a fit reports: what data see, then the law's parameters, then the noise's."""
     own = json.loads(tree.attrs["law_parameters"])
     names = [str(name) for name in tree["posterior"].data_vars]
     tied = {"P"} if "gamma" in names else set()  # says nothing that gamma and beta do not
@@ -144,7 +144,7 @@ def _twice_the_prior(tree: xr.DataTree) -> np.ndarray:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         # PSIS expects log likelihoods of left-out data, hence the sign.
-        log_weights, _ = array_stats.psislw(-np.asarray(log_prior).ravel(), r_eff=1.0)
+        log_weights, _ = array_stats.psislw(-np.asarray(log_prior).ravel(), r_eff=1)
     weights = np.exp(log_weights - log_weights.max())
     return weights / weights.sum()
 
@@ -163,14 +163,17 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
         word = "" if row["identified"] else f"  not identified: {_why(row)}"
         span = f"[{row['lower']:.3g}, {row['upper']:.3g}]"
         lines.append(
-            f"{name:{width}} {row['median']:8.3g}   {span:20} {max(row['contraction'], 0):5.0%}{word}"
+            f"{name:{width}} {row['median']:8.3g}   {span:20} "
+            f"{max(row['contraction'], 0):5.0%}{word}"
         )
     lines.append(
         '"moved": share of the prior variance that the data took away (log or log-odds scale).'
     )
     lost = [n for n, ok in zip(names, table["identified"], strict=True) if not ok]
     if lost:
-        lines.append(f"These data do not identify {', '.join(lost)}: report none of them as a finding.")
+        lines.append(
+            f"These data do not identify {', '.join(lost)}: report none of them as a finding."
+        )
     return "\n".join(lines)
 
 

@@ -117,16 +117,16 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     except ImportError as error:
-        raise InputError(
-            f"{path}: zarr is not installed; pip install 'bayesicl[zarr]'"
-        ) from error
+        raise InputError(f"{path}: zarr is not installed; pip install 'bayesicl[zarr]'") from error
     return path
 
 
 def _compressed(tree: xr.DataTree) -> dict[str, dict[str, dict[str, Any]]]:
     settings = {"zlib": True, "complevel": 1, "shuffle": True}
     return {
-        node.path: {name: settings for name in node.data_vars if node[name].dtype.kind in "fi"}
+        node.path: {
+            str(name): settings for name, x in node.data_vars.items() if x.dtype.kind in "fi"
+        }
         for node in tree.subtree
         if node.data_vars
     }

@@ -24,9 +24,9 @@ Source: Arora et al. (2024), arXiv 2410.16531.
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
+from bayesicl.models import general
 
 from bayesicl.law import Design, Law
-from bayesicl.models import general
 from bayesicl.priors import Below, hypotheses, simplex, start_and_rate
 
 

@@ -283,7 +283,7 @@ def fitted(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
         assert main(fit_command(out)) == 0
         other = [str(out / "other.csv"), "--out", str(out / "other"), "--law", "power"]
-        assert main(["fit", *other, "--chains", "2", "--warmup", "300", "--draws", "50"]) == 3
+        assert main(["fit", *other, "--chains", "2", "--warmup", "300", "--draws", "100"]) == 3
     return out
 
 
@@ -323,7 +323,7 @@ def test_broken_file_and_other_settings_are_fitted_again(fitted, tmp_path, capsy
     (tmp_path / "curves.csv").write_bytes((fitted / "curves.csv").read_bytes())
     [one] = fitted.glob("*power*.nc")
     (tmp_path / one.name).write_bytes(one.read_bytes()[:1000])
-    short = ["--law", "power", "--chains", "2", "--warmup", "300", "--draws", "50"]
+    short = ["--law", "power", "--chains", "2", "--warmup", "300", "--draws", "100"]
     command = ["fit", tmp_path / "curves.csv", "--out", tmp_path, *short]
     code, out, err = run(capsys, *command)
     assert code == 3
