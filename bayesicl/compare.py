@@ -15,9 +15,11 @@ from scipy.special import logsumexp
 
 from bayesicl.engine import precision
 from bayesicl.errors import InputError
-from bayesicl.fit import Labels, attempts, first_that_passes, study_key
+from bayesicl.fit import study_key
 from bayesicl.forecast import engine_of
+from bayesicl.labels import Labels
 from bayesicl.program import arrays
+from bayesicl.retry import attempts, first_that_passes
 from bayesicl.tree import label, law_label, study_of
 
 EXACT_BELOW = 30  # cells: fewer are left out by refitting, each one

@@ -3,31 +3,27 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 import numpyro
 import xarray as xr
-from arviz_stats import rhat
 from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
-from bayesicl.diagnose import Checks, diagnose
-from bayesicl.engine import Chains, Engine, Settings, by_cell, precision
+from bayesicl.engine import Engine, Settings, precision
 from bayesicl.errors import CurveWarning, InputError
+from bayesicl.labels import Labels, to_tree
 from bayesicl.law import BAYESIAN, Design, Law, load_law
 from bayesicl.noise import load_noise
-from bayesicl.nuts import mixture_of
 from bayesicl.program import arrays
-from bayesicl.tree import FORMAT, believed, study_dataset
-
-N_PRIOR = 1000
-Progress = Callable[[str], None]
+from bayesicl.retry import Progress, attempts, first_that_passes
+from bayesicl.tree import FORMAT
 
 
 def fit(
@@ -194,79 +190,6 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     return tree
 
 
-class Outcome(NamedTuple):
-    """Chains, natural parameters (chains, draws, ...), the gates, and how many attempts."""
-
-    chains: Chains
-    values: dict[str, np.ndarray]
-    checks: Checks
-    attempts: int
-
-
-def first_that_passes(
-    engine: Engine, runs: Iterable[Chains], labels: "Labels", design: Design, data: Mapping
-) -> Outcome:
-    """The first of some runs that passes the gates, or the last."""
-    outcome = None
-    for attempt, chains in enumerate(runs, 1):
-        values = engine.natural(chains, design, data)
-        posterior = labels.named(values, labels.reported)
-        checks = diagnose(posterior, labels.statistics(chains))
-        outcome = Outcome(chains, values, checks, attempt)
-        if checks.passed:
-            break
-    assert outcome is not None, "no runs"
-    return outcome
-
-
-def attempts(
-    engine: Engine,
-    key: jax.Array,
-    design: Design,
-    data: Mapping,
-    progress: Progress,
-    *,
-    targets: Sequence[float] = (0.97, 0.99, 0.995),
-) -> Iterator[Chains]:
-    """Ever more careful runs, until the caller is content.
-
-    As asked; extended where chains agree; with jumps between modes where they do not; then warmed
-    up again with smaller steps.
-    """
-    progress("sampling")
-    chains, mixture = engine.run(key, design, data), None
-    yield chains
-    for i, target in enumerate((*targets, None)):
-        if apart(chains):
-            progress("jumping between modes")
-            mixture = mixture_of(chains.w, engine.settings.draws)
-            # The first draws lead to the modes that matter.
-            chains = engine.go_on(chains, design, data, mixture=mixture)
-            chains = engine.go_on(chains, design, data, mixture=mixture)
-            yield chains
-        if not chains.stats["diverging"].any():
-            progress("extending")
-            chains = engine.extend(chains, design, data, mixture=mixture)
-            yield chains
-        if target is None:
-            return
-        progress(f"sampling again, target acceptance {target}")
-        chains = engine.run(
-            jax.random.fold_in(key, i), design, data,
-            target_accept=target, warm_rounds=2, after=chains, mixture=mixture,
-        )  # fmt: skip
-        yield chains
-
-
-def apart(chains: Chains) -> bool:
-    """Chains favour different regions (R-hat above 1.02 in a sampling coordinate)."""
-    worst = 1.0
-    for x in chains.w.values():
-        columns = x.reshape(*x.shape[:2], -1)
-        worst = max([worst, *(rhat(columns[:, :, j]) for j in range(columns.shape[2]))])
-    return worst > 1.02
-
-
 def warn_misfits(study: Study, law: Law) -> None:
     """Warn where a curve has fewer cells than the law parameters, or falls as the law cannot."""
     with handlers.seed(rng_seed=0), numpyro.validation_enabled(False):
@@ -304,113 +227,3 @@ def _fall(cells) -> str:
     if drop > 4 * np.hypot(error[peak], error[-1]) and drop > 0.02:
         return f"from {mean[peak]:.2f} to {mean[-1]:.2f} towards its end"
     return ""
-
-
-# -- assembling the DataTree ---------------------------------------------------------------------
-
-
-class Labels:
-    """Names for the axes of draws: ArviZ datasets from plain arrays."""
-
-    def __init__(self, engine: Engine, study: Study, design: Design, data: Mapping):
-        """Read the names off the program and the study."""
-        self.dims = site_dims(engine, design, data)
-        self.reported = [name for name in self.dims if not name.startswith("_")]
-        self.internal = [name for name in self.dims if name.startswith("_")]
-        self.fitted = np.flatnonzero(study.cells["fitted"])
-        self.n_cells = len(study.cells)
-        by_curve = study.cells.loc[self.fitted].groupby("hypothesis")
-        self.last = [group.index[-1] for _, group in by_curve]
-        self.coords = {
-            "hypothesis": list(study.hypotheses),
-            "believed": believed(study.hypotheses, design.backgrounds),
-            "cell": self.fitted,
-        }
-
-    def dataset(self, values: Mapping[str, np.ndarray], dims: Mapping | None = None) -> xr.Dataset:
-        """values: (chains, draws, ...) each."""
-        dims = self.dims if dims is None else dims
-        out = {name: (("chain", "draw", *dims[name]), value) for name, value in values.items()}
-        sizes = dict(zip(("chain", "draw"), np.shape(next(iter(values.values()))), strict=False))
-        used = {d for names, _ in out.values() for d in names}
-        coords = {d: np.arange(n) for d, n in sizes.items()}
-        return xr.Dataset(out, coords=coords | {k: v for k, v in self.coords.items() if k in used})
-
-    def named(self, values: Mapping[str, np.ndarray], names: Sequence[str]) -> xr.Dataset:
-        """The dataset of these sites."""
-        return self.dataset({name: values[name] for name in names})
-
-    def scalars(self, values: Mapping[str, np.ndarray]) -> xr.Dataset:
-        """One number a draw."""
-        return self.dataset(values, dict.fromkeys(values, ()))
-
-    def cells(self, y: np.ndarray) -> xr.Dataset:
-        """Of the fitted cells, from (chains, draws, all cells)."""
-        return self.dataset({"y": y[..., self.fitted]}, {"y": ("cell",)})
-
-    def ends(self, logp: np.ndarray) -> xr.Dataset:
-        """Of each curve: p_zero at 0 shots and p_last at the longest fitted, from log p (arrays)."""
-        p = np.exp(logp)
-        zero = p[..., self.n_cells : self.n_cells + len(self.last)]
-        dims = dict.fromkeys(("p_zero", "p_last"), ("hypothesis",))
-        return self.dataset({"p_zero": zero, "p_last": p[..., self.last]}, dims)
-
-    def statistics(self, chains: Chains) -> xr.Dataset:
-        """The sampler's statistics under ArviZ's names."""
-        depth = np.floor(np.log2(np.maximum(chains.stats["n_steps"], 1))).astype(int) + 1
-        return self.scalars(chains.stats | {"tree_depth": depth})
-
-
-def to_tree(
-    engine: Engine,
-    chains: Chains,
-    values: Mapping[str, np.ndarray],
-    labels: Labels,
-    study: Study,
-    design: Design,
-    data: Mapping,
-    key: jax.Array,
-) -> xr.DataTree:
-    """All that follows from the draws, as an ArviZ DataTree."""
-    key_posterior, key_prior, key_draw = jax.random.split(key, 3)
-    after = engine.describe(key_posterior, values, design, data)
-    prior = engine.prior(key_prior, N_PRIOR, design, data)
-    before = engine.describe(key_draw, prior, design, data, seen=False)
-    cells = study.cells.iloc[labels.fitted]
-    known = ("shots", "hypothesis", "total", "replicates")
-    at = {"cell": labels.fitted}
-    # Building blocks of the law that are not reported, but that predictions need.
-    internals = {"internals": labels.named(values, labels.internal)} if labels.internal else {}
-    posterior = labels.named(values, labels.reported).assign(labels.ends(after["logp"]))
-    before_data = labels.named(prior, labels.reported).assign(labels.ends(before["logp"]))
-    return xr.DataTree.from_dict(
-        internals
-        | {
-            "posterior": posterior,
-            "sample_stats": labels.statistics(chains),
-            "log_likelihood": labels.cells(after["log_likelihood"]),
-            "log_prior": labels.scalars(after["log_prior"]),
-            "posterior_predictive": labels.cells(after["y"]),
-            "prior": before_data,
-            "prior_predictive": labels.cells(before["y"]),
-            "observed_data": xr.Dataset({"y": ("cell", cells["y"])}, coords=at),
-            "constant_data": xr.Dataset({k: ("cell", cells[k]) for k in known}, coords=at),
-            "study": study_dataset(study),
-        }
-    )
-
-
-def site_dims(engine: Engine, design: Design, data: Mapping) -> dict[str, tuple[str, ...]]:
-    """Dimensions of every reported site, from its plates and event dimensions."""
-    dims = {}
-    for name, site in engine.sites(design, data).items():
-        if by_cell(site, design):
-            continue
-        shape = np.shape(site["value"])
-        plates = tuple(f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim))
-        # NumPyro lets only sampled sites name their inner axes; P is the one other that has any.
-        inner = ["believed"] if name == "P" else site.get("infer", {}).get("event_dims", [])
-        known = (*plates, *inner)
-        rest = tuple(f"{name}_dim_{i}" for i in range(len(shape) - len(known)))
-        dims[name] = (*known, *rest)
-    return dims

@@ -25,10 +25,11 @@ from scipy import stats
 from bayesicl.curves import Study, read_curves
 from bayesicl.diagnose import diagnose
 from bayesicl.engine import Engine, Settings, precision
-from bayesicl.fit import Labels, attempts
+from bayesicl.labels import Labels
 from bayesicl.law import Law, load_law
 from bayesicl.noise import load_noise
 from bayesicl.program import arrays
+from bayesicl.retry import attempts
 
 SEEN = (0, 1, 2, 4, 8, 16, 32, 64)
 UNSEEN = (3, 20, 200)  # between, between, and far beyond

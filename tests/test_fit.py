@@ -32,10 +32,11 @@ from bayesicl import (
     save,
 )
 from bayesicl.engine import Chains, Engine, precision
-from bayesicl.fit import _fall, apart, attempts, distinct, fits, warn_misfits
+from bayesicl.fit import _fall, distinct, fits, warn_misfits
 from bayesicl.law import BAYESIAN, Law
 from bayesicl.noise import NOISES
 from bayesicl.program import arrays
+from bayesicl.retry import apart, attempts
 from bayesicl.tree import content_key, file_name, law_of, load_all, study_of
 
 

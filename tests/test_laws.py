@@ -8,14 +8,13 @@ import hashlib
 import importlib
 import inspect
 import math
-from pathlib import Path
 from dataclasses import dataclass
 from functools import cache, partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import pytest
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers

@@ -153,7 +153,7 @@ def curve(pi, gamma, beta, K, shots):
 CURVES = {
     "flat": (0.5, 0.6, 0.5999, 1.0),
     "risen": (0.05, 0.85, 0.15, 0.2),
-    "unfinished": (1e-4, 0.85, 0.1, 0.07),
+    "unfinished": (1e-4, 0.85, 0.1, 0.08),
 }
 
 

@@ -1,0 +1,121 @@
+"""Names for draws: from plain arrays to an ArviZ DataTree."""
+
+from collections.abc import Mapping, Sequence
+
+import jax
+import numpy as np
+import xarray as xr
+
+from bayesicl.curves import Study
+from bayesicl.engine import Chains, Engine, by_cell
+from bayesicl.law import Design
+from bayesicl.tree import believed, study_dataset
+
+N_PRIOR = 1000
+
+
+class Labels:
+    """Names for the axes of draws: ArviZ datasets from plain arrays."""
+
+    def __init__(self, engine: Engine, study: Study, design: Design, data: Mapping):
+        """Read the names off the program and the study."""
+        self.dims = site_dims(engine, design, data)
+        self.reported = [name for name in self.dims if not name.startswith("_")]
+        self.internal = [name for name in self.dims if name.startswith("_")]
+        self.fitted = np.flatnonzero(study.cells["fitted"])
+        self.n_cells = len(study.cells)
+        by_curve = study.cells.loc[self.fitted].groupby("hypothesis")
+        self.last = [group.index[-1] for _, group in by_curve]
+        self.coords = {
+            "hypothesis": list(study.hypotheses),
+            "believed": believed(study.hypotheses, design.backgrounds),
+            "cell": self.fitted,
+        }
+
+    def dataset(self, values: Mapping[str, np.ndarray], dims: Mapping | None = None) -> xr.Dataset:
+        """values: (chains, draws, ...) each."""
+        dims = self.dims if dims is None else dims
+        out = {name: (("chain", "draw", *dims[name]), value) for name, value in values.items()}
+        sizes = dict(zip(("chain", "draw"), np.shape(next(iter(values.values()))), strict=False))
+        used = {d for names, _ in out.values() for d in names}
+        coords = {d: np.arange(n) for d, n in sizes.items()}
+        return xr.Dataset(out, coords=coords | {k: v for k, v in self.coords.items() if k in used})
+
+    def named(self, values: Mapping[str, np.ndarray], names: Sequence[str]) -> xr.Dataset:
+        """The dataset of these sites."""
+        return self.dataset({name: values[name] for name in names})
+
+    def scalars(self, values: Mapping[str, np.ndarray]) -> xr.Dataset:
+        """One number a draw."""
+        return self.dataset(values, dict.fromkeys(values, ()))
+
+    def cells(self, y: np.ndarray) -> xr.Dataset:
+        """Of the fitted cells, from (chains, draws, all cells)."""
+        return self.dataset({"y": y[..., self.fitted]}, {"y": ("cell",)})
+
+    def ends(self, logp: np.ndarray) -> xr.Dataset:
+        """Of each curve: p_zero at 0 shots and p_last at the longest fitted, from log p."""
+        p = np.exp(logp)
+        zero = p[..., self.n_cells : self.n_cells + len(self.last)]
+        dims = dict.fromkeys(("p_zero", "p_last"), ("hypothesis",))
+        return self.dataset({"p_zero": zero, "p_last": p[..., self.last]}, dims)
+
+    def statistics(self, chains: Chains) -> xr.Dataset:
+        """The sampler's statistics under ArviZ's names."""
+        depth = np.floor(np.log2(np.maximum(chains.stats["n_steps"], 1))).astype(int) + 1
+        return self.scalars(chains.stats | {"tree_depth": depth})
+
+
+def to_tree(
+    engine: Engine,
+    chains: Chains,
+    values: Mapping[str, np.ndarray],
+    labels: Labels,
+    study: Study,
+    design: Design,
+    data: Mapping,
+    key: jax.Array,
+) -> xr.DataTree:
+    """All that follows from the draws, as an ArviZ DataTree."""
+    key_posterior, key_prior, key_draw = jax.random.split(key, 3)
+    after = engine.describe(key_posterior, values, design, data)
+    prior = engine.prior(key_prior, N_PRIOR, design, data)
+    before = engine.describe(key_draw, prior, design, data, seen=False)
+    cells = study.cells.iloc[labels.fitted]
+    known = ("shots", "hypothesis", "total", "replicates")
+    at = {"cell": labels.fitted}
+    # Building blocks of the law that are not reported, but that predictions need.
+    internals = {"internals": labels.named(values, labels.internal)} if labels.internal else {}
+    posterior = labels.named(values, labels.reported).assign(labels.ends(after["logp"]))
+    before_data = labels.named(prior, labels.reported).assign(labels.ends(before["logp"]))
+    return xr.DataTree.from_dict(
+        internals
+        | {
+            "posterior": posterior,
+            "sample_stats": labels.statistics(chains),
+            "log_likelihood": labels.cells(after["log_likelihood"]),
+            "log_prior": labels.scalars(after["log_prior"]),
+            "posterior_predictive": labels.cells(after["y"]),
+            "prior": before_data,
+            "prior_predictive": labels.cells(before["y"]),
+            "observed_data": xr.Dataset({"y": ("cell", cells["y"])}, coords=at),
+            "constant_data": xr.Dataset({k: ("cell", cells[k]) for k in known}, coords=at),
+            "study": study_dataset(study),
+        }
+    )
+
+
+def site_dims(engine: Engine, design: Design, data: Mapping) -> dict[str, tuple[str, ...]]:
+    """Dimensions of every reported site, from its plates and event dimensions."""
+    dims = {}
+    for name, site in engine.sites(design, data).items():
+        if by_cell(site, design):
+            continue
+        shape = np.shape(site["value"])
+        plates = tuple(f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim))
+        # NumPyro lets only sampled sites name their inner axes; P is the one other that has any.
+        inner = ["believed"] if name == "P" else site.get("infer", {}).get("event_dims", [])
+        known = (*plates, *inner)
+        rest = tuple(f"{name}_dim_{i}" for i in range(len(shape) - len(known)))
+        dims[name] = (*known, *rest)
+    return dims
