@@ -39,7 +39,8 @@ def test_own_data_as_written(tmp_path, monkeypatch, capsys):
 
 @pytest.mark.parametrize("name", ["demo", "tests"])
 def test_set_up_commands_are_marked(name):
-    [block] = re.findall(rf"<!-- {name} -->\n```bash\n(.*?)```\n<!-- end -->", README.read_text(), re.S)
+    pattern = rf"<!-- {name} -->\n```bash\n(.*?)```\n<!-- end -->"
+    [block] = re.findall(pattern, README.read_text(), re.S)
     assert block.startswith("python3 -m venv .venv\n")
     assert block.rstrip().endswith({"demo": "bayesicl demo", "tests": "pytest"}[name])
 
