@@ -18,6 +18,7 @@ from bayesicl.errors import InputError
 from bayesicl.fit import study_key
 from bayesicl.forecast import engine_of
 from bayesicl.labels import Labels
+from bayesicl.law import BAYESIAN
 from bayesicl.program import arrays
 from bayesicl.retry import attempts, first_that_passes
 from bayesicl.tree import label, law_label, study_of
@@ -101,7 +102,8 @@ def _matched(fits: Sequence[xr.DataTree]) -> dict[str, list[xr.DataTree]]:
             ("noise", "different noise: densities and probabilities do not compare"),
             ("backgrounds", "different numbers of backgrounds"),
         ):
-            if what == "backgrounds" and not any("scoring" in n or "general" in n for n in names):
+            bayesian = any(tree.attrs["law"] in BAYESIAN for tree in trees)
+            if what == "backgrounds" and not bayesian:
                 continue
             for tree in trees[1:]:
                 if tree.attrs[what] != first.attrs[what]:
@@ -213,8 +215,11 @@ def _tabulate(studies: list[str], left: dict[str, list[Leaving]], fits) -> Compa
 
 def _stacking(elpd: dict[str, np.ndarray], left: dict[str, list[Leaving]]) -> dict[str, float]:
     """Stacking weights (Yao et al. 2018) by arviz_stats, of the repaired values."""
+    # A cell that every law finds impossible would underflow; what laws share changes no weight.
+    top = np.max(list(elpd.values()), axis=0)
     pooled = {}
-    for law, values in elpd.items():
+    for law, shared in elpd.items():
+        values = shared - top
         pooled[law] = replace(
             left[law][0].raw,
             elpd=values.sum(),
@@ -226,6 +231,7 @@ def _stacking(elpd: dict[str, np.ndarray], left: dict[str, list[Leaving]]) -> di
         )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
+        warnings.simplefilter("ignore", DeprecationWarning)  # ArviZ 0.8 on pandas 3
         weights = arviz_compare(pooled, method="stacking")["weight"]
     return {law: float(weights[law]) for law in elpd}
 

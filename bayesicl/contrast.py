@@ -12,7 +12,7 @@ from bayesicl.forecast import predict
 from bayesicl.summary import summarise, unconstrained
 from bayesicl.tree import label, study_of
 
-SURE = 0.95
+ALPHA = 0.05  # of any false finding in one contrast, both directions, over its parameters
 
 
 def contrast(
@@ -50,13 +50,16 @@ def verdict(table: pd.DataFrame) -> str:
     for key, group in table.groupby(["task", "first", "second"], sort=False):
         task, first, second = tuple(key)  # pyright: ignore[reportArgumentType]
         parameters = group[group["quantity"] != "p(n)"]
-        sure = parameters["identified"] & (parameters["probability_of_direction"] >= SURE)
+        known = parameters["identified"]
+        bar = 1 - ALPHA / (2 * max(known.sum(), 1))  # Bonferroni: one of many always looks sure
+        sure = known & (parameters["probability_of_direction"] >= bar)
         words = [
             f"{_what(row)} {'rose' if row['median'] > 0 else 'fell'}"
             for row in parameters[sure].to_dict("records")
         ]
         lost = [_what(row) for row in parameters[~parameters["identified"]].to_dict("records")]
-        said = ", ".join(words) or "no identified parameter differs with probability 0.95"
+        said = ", ".join(words) or "no identified parameter differs beyond doubt"
+        said += f" (probability of direction at least {bar:.3f}, for {known.sum()} parameters)"
         lines.append(f"{task or 'task'}, {first} to {second}: {said}.")
         if lost:
             lines.append(f"  Not identified, so nothing is known of a change in {', '.join(lost)}.")
@@ -88,6 +91,8 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
             there = ", ".join(sorted({k[column] for k in keys}))
             raise InputError(f"--between {column}={value}: no such fit; there are {there}")
     pairs = []
+    if len({tuple(k.items()) for k, _ in sides[0]}) < len(sides[0]):
+        raise InputError("a fit was given more than once; give each study once")
     for key, first in sides[0]:
         # The same model under two variants, else whatever else is the same for the two sides.
         same = [(k, t) for k, t in sides[1] if _rest(k, {column}) == _rest(key, {column})]

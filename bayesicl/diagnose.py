@@ -1,5 +1,6 @@
 """Whether a posterior may be trusted: the gates that every study must pass."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,14 +40,18 @@ def diagnose(posterior: xr.Dataset, stats: xr.Dataset, *, max_tree_depth: int = 
     R-hat < 1.01, bulk and tail ESS >= 400, no divergence, BFMI >= 0.3, no tree-depth hit
     (Vehtari et al. 2021, "Rank-normalization, folding, and localization"; Betancourt 2016).
     """
-    # A probability that is a constant by construction has no R-hat.
-    moving = [n for n in posterior if float(posterior[n].std(("chain", "draw")).max()) > 0]
-    posterior = posterior[moving]
-    worst = lambda data, f: float(f([f(data[n].to_numpy()) for n in moving]))  # noqa: E731
+    # An element that is constant by construction has no R-hat; one that is NaN fails every gate.
+    moving = {name: x.std(("chain", "draw")).to_numpy() != 0 for name, x in posterior.items()}
+
+    def worst(found: xr.Dataset, f: Callable) -> float:
+        return float(
+            f(np.concatenate([found[n].to_numpy()[on].ravel() for n, on in moving.items()]))
+        )
+
     values = {
-        "rhat": worst(rhat(posterior), np.nanmax),
-        "ess_bulk": worst(ess(posterior, method="bulk"), np.nanmin),
-        "ess_tail": worst(ess(posterior, method="tail", prob=(0.05, 0.95)), np.nanmin),
+        "rhat": worst(rhat(posterior), np.max),
+        "ess_bulk": worst(ess(posterior, method="bulk"), np.min),
+        "ess_tail": worst(ess(posterior, method="tail", prob=(0.05, 0.95)), np.min),
         "divergences": int(stats["diverging"].sum()),
         "bfmi": float(np.min(bfmi(stats)["energy"])),
         "depth_hits": int((stats["n_steps"] >= 2**max_tree_depth - 1).sum()),

@@ -140,8 +140,10 @@ def distinct(
 
 
 def study_key(seed: int, study: Study, law: Law) -> jax.Array:
-    """The random key of a study under a law: the same whatever else is fitted beside it."""
-    digest = hashlib.sha256(f"{study.hash}{law.name}".encode()).digest()
+    """The random key of a study's fitted cells under a law, whatever else there is."""
+    seen = study.cells.loc[study.cells["fitted"], ["hypothesis", "shots", "y"]].astype(float)
+    name = json.dumps([study.key, law.name]).encode()
+    digest = hashlib.sha256(name + seen.to_numpy().tobytes()).digest()
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big") >> 1)
 
 

@@ -3,7 +3,7 @@
 import json
 import warnings
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -16,6 +16,7 @@ from bayesicl.tree import label, law_label
 
 MIN_CONTRACTION = 0.5
 MAX_PRIOR_SHIFT = 0.5
+MAX_WIDTH = 0.5  # of the 90 % interval of a probability: wider ones locate nothing
 
 MEANING = {
     "p_zero": "p at 0 shots",
@@ -60,13 +61,14 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
     """Medians and equal-tailed intervals of all that a fit reports, and what left its prior.
 
     A parameter is called not identified where the data took away less than half of its prior
-    variance, or where its median follows the prior (Kallioinen et al. 2023, "Detecting and
+    variance, where its 90 % interval, if it is a probability, is wider than one half, or where its
+    median follows the prior (Kallioinen et al. 2023, "Detecting and
     diagnosing prior and likelihood sensitivity with power-scaling", arXiv 2107.14054).
 
     level: of the intervals, in (0, 1).
     """
     posterior, prior = tree["posterior"].to_dataset(), tree["prior"].to_dataset()
-    weights = _twice_the_prior(tree)
+    stronger = _stronger_prior(tree)
     diagnostics = [rhat(posterior), ess(posterior, method="bulk")]
     diagnostics.append(ess(posterior, method="tail", prob=(0.05, 0.95)))
     rows = []
@@ -79,7 +81,7 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
             rows.append(
                 _labels(name, draws, at)
                 | _interval(x, level)
-                | _moved(x, before.isel(at).to_numpy().ravel(), weights)
+                | _moved(x, before.isel(at).to_numpy().ravel(), stronger)
                 | {
                     key: float(d[name].isel(at))
                     for key, d in zip(("rhat", "ess_bulk", "ess_tail"), diagnostics, strict=True)
@@ -123,30 +125,54 @@ def _interval(x: np.ndarray, level: float) -> dict[str, float]:
     return {"median": median, "lower": lower, "upper": upper}
 
 
-def _moved(x: np.ndarray, prior: np.ndarray, weights: np.ndarray) -> dict[str, Any]:
+def _moved(x: np.ndarray, prior: np.ndarray, stronger: "_Stronger") -> dict[str, Any]:
     """How far the data moved a parameter from its prior."""
     u, before = unconstrained(x, prior), unconstrained(prior, prior)
     sd = u.std()
     contraction = 1.0 - sd**2 / before.var() if before.var() > 0 else 0.0
     order = np.argsort(u)
-    again = u[order][np.searchsorted(np.cumsum(weights[order]), 0.5)]
-    shift = abs(again - np.median(u)) / sd if sd > 0 else 0.0
+    again = u[order][np.searchsorted(np.cumsum(stronger.weights[order]), 0.5)]
+    shift = abs(again - np.median(u)) / sd / np.log2(stronger.power) if sd > 0 else 0.0
     return {
         "contraction": contraction,
         "prior_shift": shift,
-        "identified": bool(contraction >= MIN_CONTRACTION and shift <= MAX_PRIOR_SHIFT),
+        "identified": bool(
+            contraction >= MIN_CONTRACTION and shift <= MAX_PRIOR_SHIFT and not _wide(x, prior)
+        ),
     }
 
 
-def _twice_the_prior(tree: xr.DataTree) -> np.ndarray:
-    """Weights of the draws, flattened, for the posterior in which the prior counts twice."""
-    log_prior = sum(v for v in tree["log_prior"].data_vars.values())
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        # PSIS expects log likelihoods of left-out data, hence the sign.
-        log_weights, _ = array_stats.psislw(-np.asarray(log_prior).ravel(), r_eff=1)
-    weights = np.exp(log_weights - log_weights.max())
-    return weights / weights.sum()
+class _Stronger(NamedTuple):
+    """Weights (draws,) of the posterior in which the prior is raised to `power`."""
+
+    power: float
+    weights: np.ndarray
+
+
+def _wide(x: np.ndarray, prior: np.ndarray) -> bool:
+    """A probability of which little is known but that it is not small, or not large.
+
+    So it is with the ceiling of an unfinished curve: the last cell cuts off what lies below.
+    """
+    lower, upper = np.quantile(x, [0.05, 0.95])
+    return bool(prior.min() >= 0 and prior.max() <= 1 and upper - lower > MAX_WIDTH)
+
+
+def _stronger_prior(tree: xr.DataTree) -> _Stronger:
+    """The prior doubled, or as near to it as importance weights can be trusted (Pareto k <= 0.7).
+
+    Shifts at a smaller power are scaled up to a doubling: medians move about linearly in its log.
+    """
+    log_prior = np.asarray(sum(v for v in tree["log_prior"].data_vars.values())).ravel()
+    for power in (2.0, 1.5, 1.25, 1.1):
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            # PSIS expects log likelihoods of left-out data, hence the sign.
+            log_weights, k = array_stats.psislw(-(power - 1) * log_prior, r_eff=1)
+        weights = np.exp(log_weights - log_weights.max())
+        if k <= 0.7:
+            break
+    return _Stronger(power, weights / weights.sum())
 
 
 def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
@@ -180,6 +206,8 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
 def _why(row: dict) -> str:
     if row["contraction"] < MIN_CONTRACTION:
         return "largely the prior"
+    if row["prior_shift"] <= MAX_PRIOR_SHIFT:
+        return "anywhere in a wide interval"
     return "its median moves with the prior"
 
 

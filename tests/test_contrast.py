@@ -90,7 +90,7 @@ def test_smaller_belief_is_said(table):
 
 def test_twins_do_not_differ(variants):
     table = contrast([variants["base"], variants["twin"]], between=("variant", "base", "twin"))
-    assert "no identified parameter differs with probability 0.95" in verdict(table)
+    assert "no identified parameter differs beyond doubt" in verdict(table)
 
 
 def test_turned_round(variants, table):
