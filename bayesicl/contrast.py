@@ -92,7 +92,7 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
             raise InputError(f"--between {column}={value}: no such fit; there are {there}")
     pairs = []
     if len({tuple(k.items()) for k, _ in sides[0]}) < len(sides[0]):
-        raise InputError("a fit was given more than once; give each study once")
+        raise InputError("more than one fit of a study was given: give each study once")
     for key, first in sides[0]:
         # The same model under two variants, else whatever else is the same for the two sides.
         same = [(k, t) for k, t in sides[1] if _rest(k, {column}) == _rest(key, {column})]
