@@ -21,7 +21,6 @@ from bayesicl.plot_parts import (
     INNER,
     OUTER,
     STYLE,
-    UNITS,
     colour,
     key_below,
     not_converged,
@@ -29,6 +28,7 @@ from bayesicl.plot_parts import (
     wrap,
 )
 from bayesicl.program import arrays
+from bayesicl.summary import MEANING
 from bayesicl.tree import label, law_label, study_of
 
 _REPEATS = {"P": "gamma", "ceiling": "gamma"}  # say again, where a law has gamma, what gamma says
@@ -259,7 +259,7 @@ def _value_axis(ax: Axes, parameter: str, quantiles: np.ndarray) -> None:
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    unit = UNITS.get(parameter, "")
+    unit = MEANING.get(parameter, "")
     ax.set_xlabel(parameter + ("\n" + wrap(unit, 30) if unit else ""))
 
 

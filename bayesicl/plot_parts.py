@@ -43,29 +43,6 @@ MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#555555"
 ALERT = "#B00020"
 SHOTS = "demonstrations before the query (shots)"
-UNITS = {
-    "pi": "belief before the first demonstration, probability",
-    "P": "probability of an example, by who generates it and who scores it",
-    "gamma": "probability of an example under its own hypothesis",
-    "beta": "probability of an example under another hypothesis",
-    "K": "evidence of one demonstration, in examples",
-    "rate": "evidence of one demonstration, nats",
-    "ceiling": "probability with endless demonstrations",
-    "p_zero": "probability at 0 shots",
-    "p_last": "probability at the longest fitted shots",
-    "alpha": "exponent of the power, no unit",
-    "C": "what demonstrations can take off -log p, nats",
-    "A": "what demonstrations can take off -log p, nats",
-    "L": "-log p with endless demonstrations, nats",
-    "n_0": "demonstrations to halve A",
-    "n_c": "demonstrations before the fall begins",
-    "k": "steepness, no unit",
-    "scatter": "extra sd of a count, in units of sqrt(p(1 - p))",
-    "dispersion": "variance at 10 shots, in units of binomial variance",
-    "dispersion_slope": "of log dispersion, per unit of log(1 + shots)",
-    "replicate_sd": "sd common to a replicate, in units of sqrt(p(1 - p))",
-    "c": "variance of one prompt, in units of p(1 - p)",
-}
 INNER, OUTER = (0.25, 0.75), (0.05, 0.95)  # the 50 % and the 90 % interval
 
 # Creation times would make two files of one figure differ.
