@@ -32,8 +32,9 @@ OVERWHELMING = 4.0  # standard errors
 class Leaving:
     """Leave-one-cell-out of one fit.
 
-    elpd: (cells,) log predictive density of each cell given the others. raw: as arviz_stats.loo
-    gives it, before repair. refitted: cells that were left out by fitting again.
+    elpd: (cells,) log predictive density of each cell's mean given the others' (and, where there
+    are replicates, given their spread in all cells, which is about the noise alone). raw: as
+    arviz_stats.loo gives it, before repair. refitted: cells that were left out by fitting again.
     unrepaired: cells whose refit failed its gates.
     """
 

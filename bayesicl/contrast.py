@@ -75,6 +75,10 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
     column, *values = between
     laws = {tree.attrs["law"] for tree in fits}
     noises = {tree.attrs["noise"] for tree in fits}
+    if len({tree.attrs["backgrounds"] for tree in fits}) > 1:
+        raise InputError(
+            "a contrast needs the same number of backgrounds: they change what pi means"
+        )
     if len(laws) > 1 or len(noises) > 1:
         raise InputError(
             f"a contrast needs one law and one noise, got {', '.join(sorted(laws | noises))}; "
@@ -131,7 +135,10 @@ def _differences(first, second, task, name_first, name_second, at, level, seed):
     head = {"task": task, "first": name_first, "second": name_second}
     for row in tables[0].to_dict("records"):
         where = (row["parameter"], row["hypothesis"], row["believed"])
-        own = row["parameter"] in json.loads(first.attrs["law_parameters"])
+        # The ceiling is a function of gamma or L: one finding is not to be counted twice.
+        own = row["parameter"] in json.loads(first.attrs["law_parameters"]) and not (
+            row["parameter"] == "ceiling" and {"gamma", "L", "P"} & set(first["posterior"])
+        )
         if where not in known[1] or not own:
             continue
         draws = [_element(p, *where) for p in posteriors]
@@ -174,6 +181,7 @@ def _difference(first: np.ndarray, second: np.ndarray, level: float, seed: int) 
 def _curves(first, second, head, at, level, seed):
     cells = [study_of(tree).cells for tree in (first, second)]
     longest = int(min(c.loc[c["fitted"], "shots"].max() for c in cells))
+    shortest = int(max(c.loc[c["fitted"], "shots"].min() for c in cells))
     shots = [0, longest] if at is None else sorted(set(at))
     curves = [predict(tree, shots)["mean"] for tree in (first, second)]
     shared = [h for h in curves[0]["hypothesis"].to_numpy() if h in curves[1]["hypothesis"]]
@@ -181,5 +189,6 @@ def _curves(first, second, head, at, level, seed):
         for n in shots:
             pair = [c.sel(hypothesis=hypothesis, shots=n).to_numpy().ravel() for c in curves]
             place = {"hypothesis": str(hypothesis), "believed": "", "quantity": "p(n)", "shots": n}
-            note = {"identified": True, "note": "extrapolated" if n > longest else ""}
+            measured = shortest <= n <= longest
+            note = {"identified": True, "note": "" if measured else "extrapolated"}
             yield head | place | _difference(pair[0], pair[1], level, seed) | note

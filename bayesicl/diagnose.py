@@ -1,5 +1,6 @@
 """Whether a posterior may be trusted: the gates that every study must pass."""
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -48,10 +49,14 @@ def diagnose(posterior: xr.Dataset, stats: xr.Dataset, *, max_tree_depth: int = 
             f(np.concatenate([found[n].to_numpy()[on].ravel() for n, on in moving.items()]))
         )
 
+    with warnings.catch_warnings():  # a chain that never moved: its figures are NaN, and fail
+        warnings.simplefilter("ignore", RuntimeWarning)
+        found = rhat(posterior), ess(posterior, method="bulk")
+        tail = ess(posterior, method="tail", prob=(0.05, 0.95))
     values = {
-        "rhat": worst(rhat(posterior), np.max),
-        "ess_bulk": worst(ess(posterior, method="bulk"), np.min),
-        "ess_tail": worst(ess(posterior, method="tail", prob=(0.05, 0.95)), np.min),
+        "rhat": worst(found[0], np.max),
+        "ess_bulk": worst(found[1], np.min),
+        "ess_tail": worst(tail, np.min),
         "divergences": int(stats["diverging"].sum()),
         "bfmi": float(np.min(bfmi(stats)["energy"])),
         "depth_hits": int((stats["n_steps"] >= 2**max_tree_depth - 1).sum()),

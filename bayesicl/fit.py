@@ -91,10 +91,12 @@ def fits(
     done(attrs, study): an earlier fit of the same content, if there is one.
     """
     chosen = [laws] if isinstance(laws, str | Path | Law) else list(laws)
+    loaded = [load_law(law) for law in chosen]
+    names = [law.name for law in loaded]
+    if len(set(names)) < len(names):
+        raise InputError(f"laws must have different names, got {', '.join(names)}")
     tasks = [
-        (study, law, same)
-        for study in curves
-        for law, same in distinct([load_law(law) for law in chosen], study, backgrounds)
+        (study, law, same) for study in curves for law, same in distinct(loaded, study, backgrounds)
     ]
     noises = {study.kind: load_noise(noise, study.kind) for study in curves}
     engines: dict[tuple[str, str], Engine] = {}

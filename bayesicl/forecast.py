@@ -77,7 +77,7 @@ def predict(
     if study.items == "shared":
         # Items are drawn once for a curve; p(1 - p)/items bounds what that adds.
         z = np.random.default_rng(seed).standard_normal((*shape, H, 1))
-        items = replicate + z * np.sqrt(mean * (1 - mean) / study.cells["total"].median())
+        items = replicate + z * np.sqrt(mean * (1 - mean) / data["total"][0])
         curves["items"] = np.clip(items, 0.0, 1.0)
     result = xr.Dataset(
         {name: (dims, value) for name, value in curves.items()},
@@ -97,7 +97,8 @@ _CELLWISE = ("y", "total", "replicates", "se", "fitted")
 def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
     """Data of unmeasured cells: one replicate, as large as the fitted ones are at the median."""
     size = np.shape(design.shots)
-    middle = lambda name: float(np.nan_to_num(study.cells[name].median(), nan=1.0))  # noqa: E731
+    fitted = study.cells[study.cells["fitted"]]
+    middle = lambda name: float(np.nan_to_num(fitted[name].median(), nan=1.0))  # noqa: E731
     return {
         "y": np.full(size, 0.5),
         "total": np.full(size, np.round(middle("total"))),
@@ -109,7 +110,8 @@ def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
 
 def band_names(study: Study) -> dict[str, str]:
     """What the bands of a prediction stand for, in words."""
-    size = study.cells["total"].median()
+    fitted = study.cells[study.cells["fitted"]]
+    size = fitted["total"].median()
     if study.kind == "replicated counts":
         replicate = "one new replicate"
         if study.items == "shared":
@@ -121,7 +123,7 @@ def band_names(study: Study) -> dict[str, str]:
         return {"mean": "mean curve", "replicate": f"{replicate}, {size:.0f} new items"}
     replicate = {
         "counts": f"one new run of {size:.0f} new items",
-        "given se": f"a new measurement with se {study.cells['se'].median():.2g}",
+        "given se": f"a new measurement with se {fitted['se'].median():.2g}",
     }.get(study.kind, f"a new mean over {size:.0f} prompts")
     return {"mean": "mean curve", "replicate": replicate}
 

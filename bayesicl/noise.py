@@ -1,7 +1,7 @@
 """How measured cells scatter around a law's mean curve.
 
 A noise never sees which law drew the curve: it gets log p of every cell and says how likely the
-cell's measured mean y is. All five are one of two families:
+cell's measured mean y is. All four are one of two families:
 
 - beta-binomial, for counts of one run;
 - a normal distribution of the cell's mean with the variance taken at the law's mean p,
@@ -117,8 +117,10 @@ def _common(m: Moments, design: Design, data: Arrays) -> _Common:
 
 
 def _beta(logp, sizes, design: Design):
-    concentration = (1.0 / sizes["scatter"] ** 2 - 1.0)[design.hypothesis]
     tiny = jnp.finfo(jnp.result_type(float)).eps
+    # Beyond this log-gammas cancel to a false mode; so little scatter is as good as none.
+    scatter = jnp.maximum(sizes["scatter"], 1e-3 if tiny < 1e-10 else 1e-2)
+    concentration = (1.0 / scatter**2 - 1.0)[design.hypothesis]
     p = jnp.clip(jnp.exp(logp), tiny, 1.0)
     q = jnp.clip(-jnp.expm1(logp), tiny, 1.0)
     return p * concentration, q * concentration

@@ -3,6 +3,7 @@
 Pure functions of a potential, meant to be compiled; `engine` compiles and runs them.
 """
 
+import warnings
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -176,7 +177,9 @@ def mixture_of(w: Mapping[str, np.ndarray], draws: int) -> Mixture:
     d = points.shape[1]
     whole = np.cov(points.T).reshape(d, d) + 1e-9 * np.eye(d)
     white = np.linalg.solve(np.linalg.cholesky(whole), points.T).T
-    _, cluster = kmeans2(white, N_COMPONENTS, minit="++", rng=np.random.default_rng(0))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty cluster is dealt with below
+        _, cluster = kmeans2(white, N_COMPONENTS, minit="++", rng=np.random.default_rng(0))
     weight, mean, chol = [], [], []
     for k in np.unique(cluster):
         own = points[cluster == k]

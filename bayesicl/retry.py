@@ -1,5 +1,6 @@
 """Ever more careful runs of a study that fails its gates, and when to stop."""
 
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -33,7 +34,8 @@ def first_that_passes(
     for attempt, chains in enumerate(runs, 1):
         values = engine.natural(chains, design, data)
         posterior = labels.named(values, labels.reported)
-        checks = diagnose(posterior, labels.statistics(chains))
+        depth = engine.settings.max_tree_depth
+        checks = diagnose(posterior, labels.statistics(chains), max_tree_depth=depth)
         outcome = Outcome(chains, values, checks, attempt)
         if checks.passed:
             break
@@ -66,7 +68,9 @@ def attempts(
             chains = engine.go_on(chains, design, data, mixture=mixture)
             chains = engine.go_on(chains, design, data, mixture=mixture)
             yield chains
-        if not chains.stats["diverging"].any():
+        longest = 2**engine.settings.max_tree_depth - 1
+        spoilt = chains.stats["diverging"].any() or (chains.stats["n_steps"] >= longest).any()
+        if not spoilt:  # more draws would not undo these
             progress("extending")
             chains = engine.extend(chains, design, data, mixture=mixture)
             yield chains
@@ -82,8 +86,9 @@ def attempts(
 
 def apart(chains: Chains) -> bool:
     """Chains favour different regions (R-hat above 1.02 in a sampling coordinate)."""
-    worst = 1.0
-    for x in chains.w.values():
-        columns = x.reshape(*x.shape[:2], -1)
-        worst = max([worst, *(rhat(columns[:, :, j]) for j in range(columns.shape[2]))])
-    return worst > 1.02
+    columns = [x.reshape(*x.shape[:2], -1) for x in chains.w.values()]
+    columns = np.concatenate(columns, axis=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # a chain that never moved gives NaN
+        values = [float(rhat(columns[:, :, j])) for j in range(columns.shape[2])]
+    return not max(values) <= 1.02 or not np.all(np.isfinite(values))

@@ -49,10 +49,9 @@ def curve(shots, pi, P, K):
 
 def evidence_rate(P, K):
     """Evidence of one demonstration against the nearest rival, in nats: (H,), from P (H, M)."""
-    n = P.shape[0]
     hit = jnp.diagonal(P)
     rivals = jnp.where(jnp.eye(*P.shape, dtype=bool), 0.0, P)
-    return K * jnp.log(hit / jnp.max(rivals, axis=-1)) * jnp.ones(n)
+    return K * jnp.log(hit / jnp.max(rivals, axis=-1))
 
 
 def model(design: Design):

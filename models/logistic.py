@@ -9,7 +9,7 @@ L    -log p with endless demonstrations, in nats, > 0
 Each curve has its own parameters.
 
 Priors
-A    Exponential(mean 2): the same start, relative to the ceiling, as the Bayesian laws give.
+A    Exponential(mean 2), as the evidence of one example, log(gamma/beta), in the Bayesian laws.
 L    Exponential(mean 1): the ceiling exp(-L) is uniform on (0, 1).
 n_0  LogNormal(log 10, 2): 90 % between .4 and 270 demonstrations.
 k    LogNormal(0, 1): 90 % between .19 and 5.2.
