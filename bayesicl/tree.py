@@ -141,8 +141,9 @@ def load(path: str | Path) -> xr.DataTree:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:
-        engine = "zarr" if path.suffix == ".zarr" else "h5netcdf"
-        with xr.open_datatree(path, engine=engine) as opened:
+        zarr = {"engine": "zarr", "consolidated": False}
+        kind = zarr if path.suffix == ".zarr" else {"engine": "h5netcdf"}
+        with xr.open_datatree(path, **kind) as opened:
             tree = opened.load()
     except Exception as error:
         raise InputError(
