@@ -141,9 +141,11 @@ def load(path: str | Path) -> xr.DataTree:
     if not path.exists():
         raise InputError(f"{path}: no such file")
     try:
-        zarr = {"engine": "zarr", "consolidated": False}
-        kind = zarr if path.suffix == ".zarr" else {"engine": "h5netcdf"}
-        with xr.open_datatree(path, **kind) as opened:
+        if path.suffix == ".zarr":
+            opened = xr.open_datatree(path, engine="zarr", consolidated=False)
+        else:
+            opened = xr.open_datatree(path, engine="h5netcdf")
+        with opened:
             tree = opened.load()
     except Exception as error:
         raise InputError(
