@@ -77,10 +77,10 @@ def to_tree(
     key: jax.Array,
 ) -> xr.DataTree:
     """All that follows from the draws, as an ArviZ DataTree."""
-    key_posterior, key_prior, key_draw = jax.random.split(key, 3)
+    key_posterior, key_prior, key_predictive = jax.random.split(key, 3)
     after = engine.describe(key_posterior, values, design, data)
     prior = engine.prior(key_prior, N_PRIOR, design, data)
-    before = engine.describe(key_draw, prior, design, data, seen=False)
+    before = engine.describe(key_predictive, prior, design, data, seen=False)
     cells = study.cells.iloc[labels.fitted]
     known = ("shots", "hypothesis", "total", "replicates")
     at = {"cell": labels.fitted}
