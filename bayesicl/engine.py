@@ -9,7 +9,7 @@ import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -123,9 +123,14 @@ class Engine:
             if site["type"] == "sample"
         }
 
+    def _coordinates(self, design: Design, data: Mapping, w: Mapping):
+        """The law's own, in sight of the fitted cells alone."""
+        shots = jnp.where(data["fitted"], design.shots, 0.0)
+        return self.law.coordinates(replace(design, shots=shots), w)
+
     def potential(self, design: Design, data: Mapping, w: Mapping) -> jax.Array:
         """Minus the log posterior density at w, up to a constant; infinite where undefined."""
-        z, log_det = self.law.coordinates(design, w)
+        z, log_det = self._coordinates(design, data, w)
         value = potential_energy(self.program, (design, data), {}, z) - log_det
         return jnp.where(jnp.isnan(value), jnp.inf, value)
 
@@ -133,7 +138,7 @@ class Engine:
         """Natural parameters and deterministic values of all draws: (chains, draws, ...)."""
 
         def one(w, design, data):
-            z, _ = self.law.coordinates(design, w)
+            z, _ = self._coordinates(design, data, w)
             return constrain_fn(self.program, (design, data), {}, z, return_deterministic=True)
 
         return self._over_draws("natural parameters", one, chains.w, design, data)

@@ -65,7 +65,8 @@ class Law:
     reference: where the law comes from. formula: one line, in the words of the docstring.
     monotone: the curve never falls with shots; a measured fall then raises a warning.
     coordinates: optional bijection of the unconstrained space, (design, w) -> (z, log|dz/dw|),
-        through which the engine samples; posterior and priors do not depend on it.
+        through which the engine samples; posterior and priors do not depend on it. Its design
+        has cells that are not fitted at 0 shots.
     path, source_hash: the file it was loaded from and its SHA-256, set by `load_law`: a changed
         law is another law.
     """

@@ -16,6 +16,7 @@ from numpyro.distributions.transforms import (
 from bayesicl.law import Design, Sites
 
 FLOOR = 0.2  # nats: flat curves leave log(gamma / beta) free to vanish, and K with the prior
+BEND = 10.0  # nats: steeper falls than this count by their square root
 
 
 def hypotheses(design: Design) -> numpyro.plate:
@@ -186,13 +187,32 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
     return z, 0.0
 
 
-def start_and_share(w: Sites, drop: str, limit: str) -> Sites:
-    """Coordinates for `drop + limit` on -log p: log of the sum, and the limit's share of it.
+def start_and_end(w: Sites, drop: str, limit: str, shape: str):
+    """Coordinates for y(n) = -log p(n) = drop f(n) + limit, where f falls from f(0) towards 0.
 
-    The data see the sum (the start) better than its parts. Determinant 1.
+    The data see the values at the start and at the end; how much is still to come, they see least.
+    With N the longest shots, ratio = f(N)/f(0), and the coordinates e, b, s (real numbers) in the
+    places of drop, limit and shape,
+
+        log y(N) = e,   y(N)/y(0) = sigmoid(b),   ratio = sigmoid(b) exp(-x - x^2/BEND),
+
+    with x = softplus(-s), from which limit/y(0) follows. The law turns the ratio into its shape.
+
+    Returns log(drop f(0)), log limit, log ratio, and the log determinant of the map from (e, b, s)
+    to them.
     """
-    return {
-        **w,
-        drop: w[drop] + log_sigmoid(-w[limit]),
-        limit: w[drop] + log_sigmoid(w[limit]),
-    }
+    e, b, s = w[drop], w[limit], w[shape]
+    x = jax.nn.softplus(-s)
+    t = x + x**2 / BEND
+    log_rest = jnp.log(-jnp.expm1(-t))
+    start = e - log_sigmoid(b)
+    f = b + log_rest  # log-odds of limit/y(0)
+    log_ratio = log_sigmoid(b) - t
+    log_det = jnp.log(-jnp.expm1(log_ratio)) + log_sigmoid(-s) + jnp.log1p(2 * x / BEND) - log_rest
+    return start + log_sigmoid(-f), start + log_sigmoid(f), log_ratio, log_det
+
+
+def longest(design: Design) -> jax.Array:
+    """Longest shots of each curve, at least 1: (H,)."""
+    N = jax.ops.segment_max(design.shots, design.hypothesis, design.n_hypotheses)
+    return jnp.maximum(N, 1.0)

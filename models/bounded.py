@@ -22,7 +22,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses, start_and_share
+from bayesicl.priors import hypotheses, longest, start_and_end
 
 
 def curve(shots, C, n_c, alpha, L):
@@ -43,9 +43,12 @@ def model(design: Design):
 
 
 def coordinates(design: Design, w):
-    """Start, share of the limit, and the initial slope alpha / n_c in place of n_c."""
-    w = start_and_share(w, "C", "L")
-    return {**w, "n_c": w["n_c"] + w["alpha"]}, 0.0
+    """As the power law's, with ratio = ((n_c + N + 1)/(n_c + 1))^-alpha; n_c stays."""
+    start, log_L, log_ratio, log_det = start_and_end(w, "C", "L", "alpha")
+    n_c = jnp.exp(w["n_c"])
+    log_alpha = jnp.log(-log_ratio / jnp.log1p(longest(design) / (n_c + 1.0)))
+    log_C = start + jnp.exp(log_alpha) * jnp.log1p(1.0 / n_c)
+    return {**w, "C": log_C, "L": log_L, "alpha": log_alpha}, jnp.sum(log_det - jnp.log(-log_ratio))
 
 
 law = Law(

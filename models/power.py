@@ -16,14 +16,12 @@ Source: the baseline of Arora et al. (2024), arXiv 2410.16531; for many shots An
 "Many-shot jailbreaking".
 """
 
-import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses
+from bayesicl.priors import hypotheses, longest, start_and_end
 
 
 def curve(shots, C, alpha, L):
@@ -43,28 +41,10 @@ def model(design: Design):
 
 
 def coordinates(design: Design, w):
-    """Value at the last shots, its ratio to the start, and what of that ratio is due to alpha.
-
-    With e, b and s real numbers, y(n) = -log p(n), N the longest shots of the design and
-    a = (N + 1)^-alpha, the share of C that is left there:
-
-        log y(N) = e,   q = y(N)/y(0) = sigmoid(b),   a = q sigmoid(s),   L/y(0) = (q - a)/(1 - a)
-    """
-    e, b, s = w["C"], w["L"], w["alpha"]
-    N = jax.ops.segment_max(design.shots, design.hypothesis, design.n_hypotheses)
-    span = jnp.log1p(jnp.maximum(N, 1.0))
-    log_a = log_sigmoid(b) + log_sigmoid(s)
-    log_not_a = jnp.log(-jnp.expm1(log_a))
-    start = e - log_sigmoid(b)
-    f = b + log_sigmoid(-s)  # log-odds of L/y(0)
-    z = {
-        **w,
-        "alpha": jnp.log(-log_a / span),
-        "C": start + log_sigmoid(-f),
-        "L": start + log_sigmoid(f),
-    }
-    # (b, s) to the log-odds of (a, L/y(0)) has determinant 1; so has the rest but log alpha.
-    return z, jnp.sum(log_not_a - jnp.log(-log_a))
+    """Value at the end, its share of the start, what of that is alpha's: (N + 1)^-alpha = ratio."""
+    log_C, log_L, log_ratio, log_det = start_and_end(w, "C", "L", "alpha")
+    log_alpha = jnp.log(-log_ratio / jnp.log1p(longest(design)))
+    return {**w, "C": log_C, "L": log_L, "alpha": log_alpha}, jnp.sum(log_det - jnp.log(-log_ratio))
 
 
 law = Law(

@@ -543,22 +543,24 @@ def test_jacobian_of_coordinates(name, H, B):
 
 
 @pytest.mark.parametrize("name", BASELINE_LAWS)
-def test_coordinates_of_baselines_are_one_to_one(name):
-    at = points(name, 2, 1, 2.0)[-1]
-    w, z, v = at.w, at.z, at.v
-    drop = "A" if name == "logistic" else "C"
-    back = {**z, drop: np.logaddexp(z[drop], z["L"]), "L": z["L"] - z[drop]}
+def test_coordinates_of_baselines_are_what_the_data_see(name):
+    design, _, at = points(name, 2, 1, 2.0)
+    drop, shape = {"power": "C alpha", "bounded": "C alpha", "logistic": "A k"}[name].split()
+    w, v, oracle = at.w, at.v, BASELINES[name]
+    names = list(inspect.signature(oracle).parameters)[1:]
+    N = np.array([np.max(design.shots[design.hypothesis == h]) for h in range(2)])
+    y = lambda n: -oracle(n, *[v[k].astype(np.longdouble) for k in names])  # noqa: E731
+    same = partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-7)
+    same(np.log(y(N)).astype(float), w[drop])
+    same((y(N) / y(0)).astype(float), expit(w["L"]))
+    ratio = ((y(N) - v["L"]) / (y(0) - v["L"])).astype(float)
+    x = np.logaddexp(0, -w[shape])
+    same(ratio, expit(w["L"]) * np.exp(-x - x**2 / priors.BEND))
     if name == "bounded":
-        back["n_c"] = z["n_c"] - z["alpha"]
-    assert set(z) == set(w)
-    for site in w:
-        np.testing.assert_allclose(back[site], w[site], rtol=1e-9, atol=1e-9, err_msg=site)
-    # Log of the nats above zero at the start, and the share of them that stays.
-    start = v[drop] + v["L"]
-    np.testing.assert_allclose(np.log(start), w[drop], atol=1e-9)
-    np.testing.assert_allclose(v["L"] / start, expit(w["L"]))
-    if name == "bounded":  # log of the slope at the start
-        np.testing.assert_allclose(np.log(v["alpha"] / v["n_c"]), w["alpha"] - z["n_c"])
+        same(np.log(v["n_c"]), w["n_c"])
+    if name == "logistic":
+        excess = v["k"] * np.log1p(N) + np.log(ratio)
+        same(np.log(excess / (1 - np.log(ratio))), w["n_0"])
 
 
 @pytest.mark.parametrize(("name", "H", "B"), [s for s in SPACES if s.values[0] == "scoring"])
