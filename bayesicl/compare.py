@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -18,10 +19,10 @@ from bayesicl.errors import InputError
 from bayesicl.fit import study_key
 from bayesicl.forecast import engine_of
 from bayesicl.labels import Labels
-from bayesicl.law import BAYESIAN
+from bayesicl.law import BAYESIAN, Law
 from bayesicl.program import arrays
 from bayesicl.retry import attempts, first_that_passes
-from bayesicl.tree import label, law_label, study_of
+from bayesicl.tree import label, law_label, owners, study_of
 
 EXACT_BELOW = 30  # cells: fewer are left out by refitting, each one
 FEW_CELLS = 100  # below this many only an overwhelming difference decides
@@ -60,12 +61,16 @@ class Comparison:
 
 
 def compare(
-    fits: Sequence[xr.DataTree], *, progress: Callable[[str], None] = lambda what: None
+    fits: Sequence[xr.DataTree],
+    *,
+    law: str | Path | Law | None = None,
+    progress: Callable[[str], None] = lambda what: None,
 ) -> Comparison:
     """Compare laws by leave-one-cell-out over the same cells.
 
     Args:
         fits: for each study, one fit under each law: same data, same split, same noise.
+        law: where to find a user's law that has moved since the fit.
         progress: called with a line that says what is being done.
 
     A cell (one curve at one shot count) is the unit: replicates at one shot count share items and
@@ -77,59 +82,69 @@ def compare(
     Raises InputError where fits differ in data, split, outcome or noise, or a law is missing.
     """
     by_study = _matched(fits)
-    laws = [law_label(tree) for tree in next(iter(by_study.values()))]
-    left: dict[str, list[Leaving]] = {law: [] for law in laws}
+    left: dict[str, list[Leaving]] = {}
     for study, trees in by_study.items():
-        for tree in trees:
-            law = law_label(tree)
-            say = lambda s, at=f"{study}, {law}": progress(f"{at}: {s}")  # noqa: E731
-            left[law].append(leave_out(tree, progress=say))
-    return _tabulate(list(by_study), left, [tree for trees in by_study.values() for tree in trees])
+        done: dict[str, Leaving] = {}
+        for name, tree in trees.items():
+            fitted = law_label(tree)
+            say = lambda s, at=f"{study}, {fitted}": progress(f"{at}: {s}")  # noqa: E731
+            if fitted not in done:
+                done[fitted] = leave_out(tree, law=law, progress=say)
+            left.setdefault(name, []).append(done[fitted])
+    return _tabulate(list(by_study), left, fits)
 
 
-def _matched(fits: Sequence[xr.DataTree]) -> dict[str, list[xr.DataTree]]:
-    """Fits by study, laws in one order; refuses what cannot be compared."""
+def _matched(fits: Sequence[xr.DataTree]) -> dict[str, dict[str, xr.DataTree]]:
+    """Fits by study and law, laws in one order; refuses what cannot be compared."""
     if not fits:
         raise InputError("nothing to compare: no fits given")
-    by_study: dict[str, list[xr.DataTree]] = {}
+    by_study: dict[str, dict[str, xr.DataTree]] = {}
     for tree in fits:
-        by_study.setdefault(label(tree), []).append(tree)
-    wanted = [law_label(tree) for tree in next(iter(by_study.values()))]
+        own, name = by_study.setdefault(label(tree), {}), law_label(tree)
+        if name in own:
+            raise InputError(f"{label(tree)}: law {name} was given twice; drop one fit")
+        own[name] = tree
     for study, trees in by_study.items():
-        first, names = trees[0], [law_label(tree) for tree in trees]
-        for what, words in (
-            ("data_hash", "different data"),
-            ("fitted_hash", "different cells held out"),
-            ("noise", "different noise: densities and probabilities do not compare"),
-            ("backgrounds", "different numbers of backgrounds"),
-        ):
-            bayesian = any(tree.attrs["law"] in BAYESIAN for tree in trees)
-            if what == "backgrounds" and not bayesian:
-                continue
-            for tree in trees[1:]:
-                if tree.attrs[what] != first.attrs[what]:
-                    raise InputError(
-                        f"{study}: {law_label(first)} and {law_label(tree)} were fitted to "
-                        f"{words}; fit both to the same and compare again"
-                    )
-        if len(set(names)) < len(names):
-            raise InputError(f"{study}: a law was given twice ({', '.join(names)}); drop one fit")
-        if sorted(names) != sorted(wanted):
+        _same_cells(study, list(trees.values()))
+    laws = owners((label(tree), law_label(tree)) for tree in fits)
+    for law, own in laws.items():
+        for study in by_study.keys() - {study for study, _ in own}:
             raise InputError(
-                f"{study}: fitted under {', '.join(names)}, but another study under "
-                f"{', '.join(wanted)}; compare studies that have the same laws"
+                f"{study}: not fitted under {law}, but {min(own)[0]} is; compare studies that "
+                "have the same laws"
             )
-    if len(wanted) < 2:
-        raise InputError(f"one law ({wanted[0]}) is nothing to compare; fit another beside it")
-    kinds = {trees[0]["study"].attrs["outcome"] for trees in by_study.values()}
-    noises = {trees[0].attrs["noise"] for trees in by_study.values()}
+    if len(laws) < 2:
+        raise InputError(f"one law ({next(iter(laws))}) is nothing to compare; fit another too")
+    kinds = {tree["study"].attrs["outcome"] for tree in fits}
+    noises = {tree.attrs["noise"] for tree in fits}
     if len(kinds) > 1 or len(noises) > 1:
         raise InputError(
             f"studies differ in outcome or noise ({', '.join(sorted(kinds | noises))}): their "
             "log densities cannot be summed; compare them apart"
         )
-    order = {law: i for i, law in enumerate(wanted)}
-    return {s: sorted(t, key=lambda tree: order[law_label(tree)]) for s, t in by_study.items()}
+    fitted = {law: dict(own) for law, own in laws.items()}
+    return {
+        study: {law: trees[fitted[law][study]] for law in laws} for study, trees in by_study.items()
+    }
+
+
+def _same_cells(study: str, trees: Sequence[xr.DataTree]) -> None:
+    """Refuse fits of one study that differ in what they were fitted to."""
+    first = trees[0]
+    differences = {
+        "data_hash": "different data",
+        "fitted_hash": "different cells held out",
+        "noise": "different noise: densities and probabilities do not compare",
+    }
+    if any(tree.attrs["law"] in BAYESIAN for tree in trees):
+        differences["backgrounds"] = "different numbers of backgrounds"
+    for what, words in differences.items():
+        for tree in trees[1:]:
+            if tree.attrs[what] != first.attrs[what]:
+                raise InputError(
+                    f"{study}: {law_label(first)} and {law_label(tree)} were fitted to "
+                    f"{words}; fit both to the same and compare again"
+                )
 
 
 def raw_loo(tree: xr.DataTree) -> ELPDData:
@@ -139,8 +154,16 @@ def raw_loo(tree: xr.DataTree) -> ELPDData:
         return loo(tree, pointwise=True, var_name="y")  # pyright: ignore[reportReturnType]
 
 
-def leave_out(tree: xr.DataTree, *, progress: Callable[[str], None] = lambda what: None) -> Leaving:
-    """Leave each cell out in turn: by PSIS where that can be trusted, else by a refit."""
+def leave_out(
+    tree: xr.DataTree,
+    *,
+    law: str | Path | Law | None = None,
+    progress: Callable[[str], None] = lambda what: None,
+) -> Leaving:
+    """Leave each cell out in turn: by PSIS where that can be trusted, else by a refit.
+
+    law: where to find a user's law that has moved since the fit.
+    """
     raw = raw_loo(tree)
     elpd, k = raw.elpd_i.to_numpy().copy(), raw.pareto_k.to_numpy()
     n = elpd.size
@@ -150,7 +173,7 @@ def leave_out(tree: xr.DataTree, *, progress: Callable[[str], None] = lambda wha
     failed = 0
     with precision():
         study = study_of(tree)
-        engine = engine_of(tree)
+        engine = engine_of(tree, law)
         design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
         labels = Labels(engine, study, design, data)
         key = jax.random.fold_in(study_key(int(tree.attrs["seed"]), study, engine.law), 1)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,11 @@ import xarray as xr
 
 from bayesicl.errors import InputError
 from bayesicl.forecast import predict
+from bayesicl.law import Law
 from bayesicl.summary import summarise, unconstrained
 from bayesicl.tree import label, study_of
 
+NOT_CONVERGED = "not converged"
 ALPHA = 0.05  # of any false finding in one contrast, both directions, over its parameters
 
 
@@ -21,6 +24,7 @@ def contrast(
     between: tuple[str, str, str],
     at: Sequence[int] | None = None,
     level: float = 0.9,
+    law: str | Path | Law | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
     """Differences, second minus first, between fits of one law that match on task and hypothesis.
@@ -30,6 +34,7 @@ def contrast(
         between: a key column and its two values, such as ("variant", "base", "instruct").
         at: shots at which the curves are compared; None for 0 and the longest that both fitted.
         level: of the equal-tailed intervals.
+        law: where to find a user's law that has moved since the fits.
         seed: of the pairing of the two independent posteriors' draws.
 
     Returns:
@@ -40,7 +45,7 @@ def contrast(
     Raises InputError where nothing matches, a match is not unique, or laws or noise differ.
     """
     pairs = _pairs(fits, between)
-    rows = [row for pair in pairs for row in _differences(*pair, at, level, seed)]
+    rows = [row for pair in pairs for row in _differences(*pair, at, level, law, seed)]
     return pd.DataFrame(rows)
 
 
@@ -49,6 +54,12 @@ def verdict(table: pd.DataFrame) -> str:
     lines = []
     for key, group in table.groupby(["task", "first", "second"], sort=False):
         task, first, second = tuple(key)  # pyright: ignore[reportArgumentType]
+        if (group["note"] == NOT_CONVERGED).any():
+            lines.append(
+                f"{task or 'task'}, {first} to {second}: a fit did not converge, so nothing can "
+                "be said."
+            )
+            continue
         parameters = group[group["quantity"] != "p(n)"]
         known = parameters["identified"]
         bar = 1 - ALPHA / (2 * max(known.sum(), 1))  # Bonferroni: one of many always looks sure
@@ -124,7 +135,7 @@ def _rest(key: dict[str, str], without: set[str]) -> dict[str, str]:
     return {name: value for name, value in key.items() if name not in without}
 
 
-def _differences(first, second, task, name_first, name_second, at, level, seed):
+def _differences(first, second, task, name_first, name_second, at, level, law, seed):
     posteriors = [first["posterior"], second["posterior"]]
     tables = [summarise(tree).table for tree in (first, second)]
     names = ("parameter", "hypothesis", "believed")
@@ -133,22 +144,28 @@ def _differences(first, second, task, name_first, name_second, at, level, seed):
         for table in tables
     ]
     head = {"task": task, "first": name_first, "second": name_second}
+    converged = bool(first.attrs["passed"] and second.attrs["passed"])
+    n_believed = first["posterior"].sizes.get("believed", 0)
     for row in tables[0].to_dict("records"):
         where = (row["parameter"], row["hypothesis"], row["believed"])
         # The ceiling is a function of gamma or L: one finding is not to be counted twice.
         own = row["parameter"] in json.loads(first.attrs["law_parameters"]) and not (
             row["parameter"] == "ceiling" and {"gamma", "L", "P"} & set(first["posterior"])
         )
-        if where not in known[1] or not own:
+        # Of two hypotheses the background has the rest of the belief, and no news of its own.
+        mirrored = row["parameter"] == "pi" and n_believed == 2 and row["believed"] == "background"
+        if where not in known[1] or not own or mirrored:
             continue
         draws = [_element(p, *where) for p in posteriors]
         quantity, scaled = _scale(row["parameter"], draws, first["prior"])
         identified = known[0][where] and known[1][where]
         place = {"hypothesis": row["hypothesis"], "believed": row["believed"]}
         what = {"quantity": quantity, "shots": np.nan}
-        note = {"identified": identified, "note": "" if identified else "not identified"}
+        note = {"identified": converged and identified, "note": ""}
+        if not note["identified"]:
+            note["note"] = "not identified" if converged else NOT_CONVERGED
         yield head | place | what | _difference(scaled[0], scaled[1], level, seed) | note
-    yield from _curves(first, second, head, at, level, seed)
+    yield from _curves(first, second, head, converged, at, level, law, seed)
 
 
 def _element(posterior, name: str, hypothesis: str, believed: str) -> np.ndarray:
@@ -178,17 +195,18 @@ def _difference(first: np.ndarray, second: np.ndarray, level: float, seed: int) 
     return {"median": median, "lower": lower, "upper": upper, "probability_of_direction": direction}
 
 
-def _curves(first, second, head, at, level, seed):
+def _curves(first, second, head, converged, at, level, law, seed):
     cells = [study_of(tree).cells for tree in (first, second)]
     longest = int(min(c.loc[c["fitted"], "shots"].max() for c in cells))
     shortest = int(max(c.loc[c["fitted"], "shots"].min() for c in cells))
     shots = [0, longest] if at is None else sorted(set(at))
-    curves = [predict(tree, shots)["mean"] for tree in (first, second)]
+    curves = [predict(tree, shots, law=law)["mean"] for tree in (first, second)]
     shared = [h for h in curves[0]["hypothesis"].to_numpy() if h in curves[1]["hypothesis"]]
     for hypothesis in shared:
         for n in shots:
             pair = [c.sel(hypothesis=hypothesis, shots=n).to_numpy().ravel() for c in curves]
             place = {"hypothesis": str(hypothesis), "believed": "", "quantity": "p(n)", "shots": n}
             measured = shortest <= n <= longest
-            note = {"identified": True, "note": "" if measured else "extrapolated"}
+            note = {"identified": converged, "note": "" if measured else "extrapolated"}
+            note["note"] = note["note"] if converged else NOT_CONVERGED
             yield head | place | _difference(pair[0], pair[1], level, seed) | note

@@ -171,7 +171,7 @@ def _attributes(study, law, same, noise, backgrounds, settings, seed, device) ->
 def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress) -> xr.DataTree:
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CurveWarning)
-        warn_misfits(study, engine.law)
+        warn_misfits(study, engine.law, backgrounds)
     remarks = [str(w.message) for w in caught]
     for remark in remarks:
         warnings.warn(remark, CurveWarning, stacklevel=4)
@@ -194,40 +194,45 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     return tree
 
 
-def warn_misfits(study: Study, law: Law) -> None:
-    """Warn where a curve has fewer cells than the law parameters, or falls as the law cannot."""
+def warn_misfits(study: Study, law: Law, backgrounds: int) -> None:
+    """Warn where a study has fewer cells than the law parameters, or falls as the law cannot."""
+    H = len(study.hypotheses)
     with handlers.seed(rng_seed=0), numpyro.validation_enabled(False):
-        trace = handlers.trace(law.model).get_trace(Design(np.zeros(1), np.zeros(1, int)))
+        design = Design(np.zeros(H), np.arange(H), H, backgrounds)
+        trace = handlers.trace(law.model).get_trace(design)
     n_parameters = sum(
         np.size(s["value"]) - (s["name"] == "pi") for s in trace.values() if s["type"] == "sample"
     )
+    n_cells = int(study.cells["fitted"].sum())
+    if n_cells < n_parameters:
+        warnings.warn(
+            f"{study.label}: {n_cells} cells for the {n_parameters} parameters of "
+            f"{law.name}: much of what comes out is the prior",
+            CurveWarning,
+            stacklevel=2,
+        )
     fitted = study.cells[study.cells["fitted"]]
-    for h in range(len(study.hypotheses)):
-        cells, curve = fitted[fitted["hypothesis"] == h], study.curve_name(h)
-        if len(cells) < n_parameters:
-            warnings.warn(
-                f"{curve}: {len(cells)} cells for the {n_parameters} parameters of "
-                f"{law.name}: much of what comes out is the prior",
-                CurveWarning,
-                stacklevel=2,
-            )
+    for h in range(H):
+        cells = fitted[fitted["hypothesis"] == h]
         if law.monotone and (fall := _fall(cells)):
-            message = f"{curve}: falls {fall}; law {law.name} cannot fall"
+            message = f"{study.curve_name(h)}: falls {fall}; law {law.name} cannot fall"
             warnings.warn(message, CurveWarning, stacklevel=2)
 
 
 def _fall(cells) -> str:
-    """Where the second half of a curve lies below an earlier peak beyond noise, in words; or ''."""
-    n = len(cells)
-    if n < 4:
+    """Where a curve lies below an earlier stretch beyond noise, in words; or ''."""
+    if len(cells) < 4:
         return ""
     # Means over stretches of a quarter of the curve: one noisy cell is no fall.
-    parts = np.array_split(np.arange(n), 4)
-    y, e = cells["y"].to_numpy(), cells["error"].to_numpy()
+    parts = np.array_split(np.arange(len(cells)), 4)
+    y, e, n = (cells[name].to_numpy() for name in ("y", "error", "shots"))
     mean = np.array([y[p].mean() for p in parts])
     error = np.array([np.sqrt((e[p] ** 2).sum()) / len(p) for p in parts])
-    peak = int(np.argmax(mean[:-1]))
-    drop = mean[peak] - mean[-1]
-    if drop > 4 * np.hypot(error[peak], error[-1]) and drop > 0.02:
-        return f"from {mean[peak]:.2f} to {mean[-1]:.2f} towards its end"
-    return ""
+    drop = mean[:, None] - mean
+    beyond = (drop > 4 * np.hypot(error[:, None], error)) & (drop > 0.02)
+    beyond &= np.tri(4, k=-1, dtype=bool).T
+    if not beyond.any():
+        return ""
+    i, j = np.unravel_index(np.argmax(np.where(beyond, drop, -1.0)), (4, 4))
+    at = [f"{mean[k]:.2f} at {n[parts[k][0]]:g} to {n[parts[k][-1]]:g} shots" for k in (i, j)]
+    return f"from {at[0]} to {at[1]}"

@@ -16,9 +16,12 @@ from bayesicl.errors import InputError
 from bayesicl.law import Design, Law
 from bayesicl.noise import NOISES
 from bayesicl.program import arrays, padded_size
-from bayesicl.tree import believed, label, law_label, law_of, study_of
+from bayesicl.tree import believed, label, law_label, law_of, owners, study_of
 
 LEVELS = (0.5, 0.9)
+TOLERANCE = {0.5: 0.05, 0.9: 0.03}  # of coverage that counts as reached
+MANY_CURVES = 30  # fewer are not independent enough: cells cluster by model
+MIN_CLUSTERS = 5  # of which a standard error can be taken
 MAX_SHOTS = 10_000_000
 
 
@@ -41,7 +44,9 @@ def predict(
         A Dataset over (chain, draw, hypothesis, shots). `mean`: the mean curve, a probability.
         `replicate`: a new measurement as large as the typical fitted one. `items`: the same on new
         test items, where replicates shared theirs. `belief`, with a last axis `believed`: what a
-        Bayesian law says is believed before the query. attrs["bands"]: JSON, what each stands for.
+        Bayesian law says is believed before the query. The coordinate `within` (hypothesis, shots)
+        tells what lies between the shortest and the longest fitted shots: all else extrapolates
+        by the law. attrs["bands"]: JSON, what each band stands for.
 
     Example:
         >>> import pandas as pd
@@ -84,6 +89,10 @@ def predict(
         coords={"hypothesis": list(study.hypotheses), "shots": grid},
         attrs={"bands": json.dumps(band_names(study))},
     ).assign_coords(chain=np.arange(shape[0]), draw=np.arange(shape[1]))
+    fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"]
+    first, last = fitted.min().to_numpy()[:, None], fitted.max().to_numpy()[:, None]
+    within = (grid >= first) & (grid <= last)
+    result = result.assign_coords(within=(("hypothesis", "shots"), within))
     if "belief" in out["by_cell"]:
         names = believed(study.hypotheses, design.backgrounds)
         result["belief"] = ((*dims, "believed"), grid_of(out["by_cell"]["belief"]))
@@ -168,8 +177,8 @@ def natural_values(tree: xr.DataTree) -> dict[str, np.ndarray]:
 def bands(prediction: xr.Dataset, *, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
     """Median and central intervals: one row a hypothesis, shots and band.
 
-    Columns: hypothesis, shots, band (its name in `prediction`), median, and lower and upper of each
-    level, such as "lower 90%".
+    Columns: hypothesis, shots, within (the fitted shots; all else extrapolates), band (its name in
+    `prediction`), median, and lower and upper of each level, such as "lower 90%".
     """
     tails = {
         f"{end} {100 * level:g}%": (1 - level) / 2 if end == "lower" else (1 + level) / 2
@@ -182,7 +191,8 @@ def bands(prediction: xr.Dataset, *, levels: Sequence[float] = LEVELS) -> pd.Dat
         q = prediction[name].quantile(quantiles, dim=("chain", "draw"))
         q = q.assign_coords(quantile=["median", *tails])
         table = q.to_series().unstack("quantile")[["median", *tails]].reset_index()
-        table.insert(2, "band", name)
+        table.insert(2, "within", prediction["within"].to_series().to_numpy())
+        table.insert(3, "band", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True).rename_axis(columns=None)
 
@@ -190,13 +200,15 @@ def bands(prediction: xr.Dataset, *, levels: Sequence[float] = LEVELS) -> pd.Dat
 def reach(prediction: xr.Dataset, threshold: float) -> pd.DataFrame:
     """Probability that the mean curve has reached `threshold` by each number of shots.
 
-    Columns: hypothesis, shots, probability. A probability that stays below 1 is the mass of later,
-    or never; it is not a number of shots.
+    Columns: hypothesis, shots, within (as in `bands`), probability. A probability that stays below
+    1 is the mass of later, or never; it is not a number of shots.
     """
     if not 0 < threshold < 1:
         raise InputError(f"--threshold must lie between 0 and 1, got {threshold}")
     share = (prediction["mean"] >= threshold).mean(("chain", "draw"))
-    return share.to_series().rename("probability").reset_index()
+    table = share.to_series().rename("probability").reset_index()
+    table.insert(2, "within", prediction["within"].to_series().to_numpy())
+    return table
 
 
 # -- scores of what was held out ------------------------------------------------------------------
@@ -208,8 +220,10 @@ def score_cells(
     """Score each held-out cell's mean, on its own number of replicates and items.
 
     Replicates that were seen in the fitted cells are the same ones: what the fit learned of their
-    common shift is used. Columns: study, law, hypothesis, shots, y, median, pit (randomised),
-    inside 50%, inside 90%, crps, log_score (log predictive density; probability for counts).
+    common shift is used. Columns: study, law, model, hypothesis, shots, y, median, pit
+    (randomised), inside 50%, inside 90%, crps, log_score (log predictive density; probability for
+    counts), fitted (share of the shots). Draws are clipped to [0, 1]; the density of normal noise
+    is not.
 
     Raises InputError where nothing was held out.
     """
@@ -234,6 +248,7 @@ def score_cells(
         {
             "study": label(tree),
             "law": law_label(tree),
+            "model": study.key.get("model", ""),
             "hypothesis": [study.hypotheses[h] for h in cells["hypothesis"]],
             "shots": cells["shots"].to_numpy(),
             "y": y,
@@ -262,27 +277,38 @@ def crps(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
 def score(cells: pd.DataFrame) -> pd.DataFrame:
     """Sum up scored cells (from one or many fits): one row a law.
 
-    coverage: share of held-out cells inside the 50 % and 90 % intervals, with its standard error,
-    which counts curves, not cells, as independent (absent for one curve). crps, mae (of the
-    median): in probability. nrmse: root mean square error of the median over the mean of y,
-    averaged over curves. log_score: mean over cells, in nats.
+    coverage: share of held-out cells inside the 50 % and 90 % intervals; se: its standard error,
+    which counts curves as independent, not cells, and models below 30 curves; verdict: "reached"
+    where coverage lies within 2 se of the level and within .05 (50 %) or .03 (90 %) of it, "not
+    decided" where the se is too wide to tell. crps, mae (of the median): in probability. nrmse:
+    root mean square error of the median over the mean of y, averaged over curves (those with a
+    mean of 0 left out). log_score: mean over cells, in nats. fitted: share of the shots that was
+    fitted, averaged over cells.
     """
     rows = []
-    for law, group in cells.groupby("law", sort=False):
+    pairs = list(zip(cells["study"], cells["law"], strict=True))
+    for law, own in owners(pairs).items():
+        group = cells[[pair in own for pair in pairs]]
         curves = [curve for _, curve in group.groupby(["study", "hypothesis"])]
+        by = ["study", "hypothesis"] if len(curves) >= MANY_CURVES else "model"
+        clusters = [cluster for _, cluster in group.groupby(by)]
         error = group["median"] - group["y"]
         row = {"law": law, "curves": len(curves), "cells": len(group)}
         for level in LEVELS:
-            inside = f"inside {100 * level:g}%"
-            row[f"coverage {100 * level:g}%"] = group[inside].mean()
-            row[f"se {100 * level:g}%"] = _clustered_se([c[inside].to_numpy() for c in curves])
-        nrmse = [np.sqrt(((c["median"] - c["y"]) ** 2).mean()) / c["y"].mean() for c in curves]
+            name = f"{100 * level:g}%"
+            inside = f"inside {name}"
+            se = _clustered_se([c[inside].to_numpy() for c in clusters], level)
+            row[f"coverage {name}"] = group[inside].mean()
+            row[f"se {name}"] = se
+            row[f"verdict {name}"] = _reached(group[inside].mean(), se, level)
+        means = [(c["median"] - c["y"], c["y"].mean()) for c in curves]
+        nrmse = [np.sqrt((e**2).mean()) / mean for e, mean in means if mean > 0]
         rows.append(
             row
             | {
                 "crps": group["crps"].mean(),
                 "log_score": group["log_score"].mean(),
-                "nrmse": float(np.mean(nrmse)),
+                "nrmse": float(np.mean(nrmse)) if nrmse else float("nan"),
                 "mae": float(error.abs().mean()),
                 "fitted": group["fitted"].mean(),
             }
@@ -290,11 +316,22 @@ def score(cells: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _clustered_se(curves: list[np.ndarray]) -> float:
-    """Standard error of a mean over cells whose curves are independent."""
-    n, g = sum(c.size for c in curves), len(curves)
-    if g < 2:
+def _clustered_se(clusters: list[np.ndarray], level: float) -> float:
+    """Standard error of a share of cells whose clusters are independent; NaN of too few.
+
+    Never below that of independent cells at the nominal level: all inside is no certainty.
+    """
+    n, g = sum(c.size for c in clusters), len(clusters)
+    if g < MIN_CLUSTERS:
         return float("nan")
-    mean = sum(c.sum() for c in curves) / n
-    sums = np.array([np.sum(c - mean) for c in curves])
-    return float(np.sqrt(g / (g - 1) * np.sum(sums**2)) / n)
+    mean = sum(c.sum() for c in clusters) / n
+    sums = np.array([np.sum(c - mean) for c in clusters])
+    return float(max(np.sqrt(g / (g - 1) * np.sum(sums**2)) / n, np.sqrt(level * (1 - level) / n)))
+
+
+def _reached(coverage: float, se: float, level: float) -> str:
+    """Whether an interval keeps its promise, where the standard error lets one tell."""
+    miss, near = abs(coverage - level), TOLERANCE[level]
+    if miss > 2 * se:
+        return "not reached"
+    return "reached" if miss <= near and se <= near else "not decided"

@@ -98,7 +98,7 @@ def plot_curves(
         chance = _chance(ax, cells)
         longest = max(shots[-1], cells["shots"].max())
         shots_axis(ax, min(shots[0], cells["shots"].min()), longest, log=log_shots)
-        _dividers(ax, split_shots(cells, log=log_shots))
+        _dividers(ax, split_shots(cells, log=log_shots, until=shots[-1]))
         held_out = not cells["fitted"].to_numpy().all()
         key_below(figure, _curve_key(study, names["mean"], names[band], held_out, chance))
         headline(figure, tree)

@@ -1,5 +1,6 @@
 """Figures over many fits: what was estimated (forest) and which law predicts best (comparison)."""
 
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,10 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
-from numpyro import handlers
 
 from bayesicl.errors import InputError
-from bayesicl.noise import NOISES
 from bayesicl.plot_parts import (
     ALERT,
     GREY,
@@ -27,7 +26,6 @@ from bayesicl.plot_parts import (
     over_draws,
     wrap,
 )
-from bayesicl.program import arrays
 from bayesicl.summary import MEANING
 from bayesicl.tree import label, law_label, study_of
 
@@ -163,13 +161,13 @@ def _parameters(trees: Sequence[xr.DataTree], asked: Sequence[str] | None) -> li
     have = [[str(name) for name in tree["posterior"].data_vars] for tree in trees]
     known = list(dict.fromkeys(name for names in have for name in names))
     if asked is None:
-        noise = set().union(*map(_noise_sites, {t.attrs["noise"]: t for t in trees}.values()))
+        curve = {"p_zero", "p_last"}.union(*(json.loads(t.attrs["law_parameters"]) for t in trees))
         repeated = {
             name
             for name, other in _REPEATS.items()
             if all(other in names for names in have if name in names)
         }
-        return [name for name in known if name not in noise | repeated]
+        return [name for name in known if name in curve - repeated]
     chosen = [asked] if isinstance(asked, str) else list(asked)
     for name in chosen:
         if name not in known:
@@ -177,13 +175,6 @@ def _parameters(trees: Sequence[xr.DataTree], asked: Sequence[str] | None) -> li
     if not chosen:
         raise InputError(f"no parameters to plot: choose from {', '.join(known)}")
     return chosen
-
-
-def _noise_sites(tree: xr.DataTree) -> set[str]:
-    """What the noise samples, by NumPyro's own record of it."""
-    design, data = arrays(study_of(tree), backgrounds=int(tree.attrs["backgrounds"]))
-    with handlers.seed(rng_seed=0):
-        return set(handlers.trace(NOISES[tree.attrs["noise"]].model).get_trace(design, data))
 
 
 def _intervals(tree: xr.DataTree, shown: Sequence[str]) -> dict[str, dict[str, tuple]]:

@@ -143,8 +143,11 @@ def probability_axis(ax: Axes, name: str, largest: float = 1.0) -> None:
     ax.set_ylim(-0.02 * top, 1.02 * top)  # room for markers at 0 and 1
 
 
-def split_shots(cells: pd.DataFrame, *, log: bool) -> dict[int, float]:
-    """Where the fitted part of each curve ends: midway, on the axis, to its first held-out cell."""
+def split_shots(cells: pd.DataFrame, *, log: bool, until: float = 0.0) -> dict[int, float]:
+    """Where the fitted part of each curve ends, if it is drawn beyond that, up to `until`.
+
+    Midway, on the axis, to the first held-out cell, or at the last cell if none was held out.
+    """
     found = {}
     curve, fitted = cells["hypothesis"].to_numpy(), cells["fitted"].to_numpy()
     x = to_scale(cells["shots"].to_numpy(), log)
@@ -155,6 +158,8 @@ def split_shots(cells: pd.DataFrame, *, log: bool) -> dict[int, float]:
         after = x[(curve == h) & ~fitted & (x > last)]
         if after.size:
             found[int(h)] = float(from_scale((last + after.min()) / 2, log))
+        elif until > (end := float(from_scale(last, log))) + 0.5:
+            found[int(h)] = end
     return found
 
 

@@ -161,4 +161,7 @@ def _whole(value: str | int | None, flag: str) -> int:
 def nothing_left(fit_shots: str | int | None, fit_points: int | None) -> str:
     """Say which split held nothing out."""
     asked = f"--fit-points {fit_points}" if fit_shots is None else f"--fit-shots {fit_shots}"
-    return f"{asked} leaves nothing to predict in any curve; choose less"
+    advice = "choose less"
+    if "%" in asked:
+        advice = f"a share always fits the first {_FIRST_CELLS} cells; use --fit-points for fewer"
+    return f"{asked} leaves nothing to predict in any curve; {advice}"

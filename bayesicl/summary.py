@@ -12,7 +12,7 @@ from arviz_stats import ess, rhat
 from arviz_stats.base import array_stats
 from scipy.special import logit
 
-from bayesicl.tree import label, law_label
+from bayesicl.tree import label, law_label, study_of
 
 MIN_CONTRACTION = 0.5
 MAX_PRIOR_SHIFT = 0.5
@@ -71,17 +71,21 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
     stronger = _stronger_prior(tree)
     diagnostics = [rhat(posterior), ess(posterior, method="bulk")]
     diagnostics.append(ess(posterior, method="tail", prob=(0.05, 0.95)))
+    curve = {*json.loads(tree.attrs["law_parameters"]), *_IDENTIFIED_FIRST}
     rows = []
     for name in ordered(tree):
         draws, before = posterior[name], prior[name]
         inner = [d for d in draws.dims if d not in ("chain", "draw")]
         for index in np.ndindex(*[draws.sizes[d] for d in inner]):
             at = dict(zip(inner, index, strict=True))
-            x = draws.isel(at).to_numpy().ravel()
+            x, prior_x = draws.isel(at).to_numpy().ravel(), before.isel(at).to_numpy().ravel()
+            moved = _moved(x, prior_x, stronger)
+            wide = name in curve and _wide(x, prior_x)
             rows.append(
                 _labels(name, draws, at)
                 | _interval(x, level)
-                | _moved(x, before.isel(at).to_numpy().ravel(), stronger)
+                | moved
+                | {"identified": moved["identified"] and not wide}
                 | {
                     key: float(d[name].isel(at))
                     for key, d in zip(("rhat", "ess_bulk", "ess_tail"), diagnostics, strict=True)
@@ -104,9 +108,13 @@ def ordered(tree: xr.DataTree) -> list[str]:
 def unconstrained(x: np.ndarray, prior: np.ndarray) -> np.ndarray:
     """log-odds of what lives in (0, 1), log of what is positive: told by the prior's draws."""
     tiny = np.finfo(float).tiny
-    if prior.min() >= 0 and prior.max() <= 1:
+    if _within_unit(prior):
         return logit(np.clip(x, 1e-300, 1 - 1e-16))
     return np.log(np.maximum(x, tiny)) if prior.min() >= 0 else x
+
+
+def _within_unit(prior: np.ndarray) -> bool:
+    return bool(prior.min() >= 0 and prior.max() <= 1)
 
 
 def _labels(name: str, draws: xr.DataArray, at: dict) -> dict[str, Any]:
@@ -125,20 +133,20 @@ def _interval(x: np.ndarray, level: float) -> dict[str, float]:
     return {"median": median, "lower": lower, "upper": upper}
 
 
-def _moved(x: np.ndarray, prior: np.ndarray, stronger: "_Stronger") -> dict[str, Any]:
+def _moved(x: np.ndarray, prior: np.ndarray, stronger: "_Stronger | None") -> dict[str, Any]:
     """How far the data moved a parameter from its prior."""
     u, before = unconstrained(x, prior), unconstrained(prior, prior)
     sd = u.std()
     contraction = 1.0 - sd**2 / before.var() if before.var() > 0 else 0.0
-    order = np.argsort(u)
-    again = u[order][np.searchsorted(np.cumsum(stronger.weights[order]), 0.5)]
-    shift = abs(again - np.median(u)) / sd / np.log2(stronger.power) if sd > 0 else 0.0
+    shift = float("nan") if stronger is None else 0.0
+    if stronger is not None and sd > 0:
+        order = np.argsort(u)
+        again = u[order][np.searchsorted(np.cumsum(stronger.weights[order]), 0.5)]
+        shift = abs(again - np.median(u)) / sd / np.log2(stronger.power)
     return {
         "contraction": contraction,
         "prior_shift": shift,
-        "identified": bool(
-            contraction >= MIN_CONTRACTION and shift <= MAX_PRIOR_SHIFT and not _wide(x, prior)
-        ),
+        "identified": bool(contraction >= MIN_CONTRACTION and shift <= MAX_PRIOR_SHIFT),
     }
 
 
@@ -155,13 +163,14 @@ def _wide(x: np.ndarray, prior: np.ndarray) -> bool:
     So it is with the ceiling of an unfinished curve: the last cell cuts off what lies below.
     """
     lower, upper = np.quantile(x, [0.05, 0.95])
-    return bool(prior.min() >= 0 and prior.max() <= 1 and upper - lower > MAX_WIDTH)
+    return _within_unit(prior) and bool(upper - lower > MAX_WIDTH)
 
 
-def _stronger_prior(tree: xr.DataTree) -> _Stronger:
+def _stronger_prior(tree: xr.DataTree) -> _Stronger | None:
     """The prior doubled, or as near to it as importance weights can be trusted (Pareto k <= 0.7).
 
     Shifts at a smaller power are scaled up to a doubling: medians move about linearly in its log.
+    None where no power can be trusted.
     """
     log_prior = np.asarray(sum(v for v in tree["log_prior"].data_vars.values())).ravel()
     for power in (2.0, 1.5, 1.25, 1.1):
@@ -171,8 +180,8 @@ def _stronger_prior(tree: xr.DataTree) -> _Stronger:
             log_weights, k = array_stats.psislw(-(power - 1) * log_prior, r_eff=1)
         weights = np.exp(log_weights - log_weights.max())
         if k <= 0.7:
-            break
-    return _Stronger(power, weights / weights.sum())
+            return _Stronger(power, weights / weights.sum())
+    return None
 
 
 def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
@@ -184,9 +193,12 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
         lines.append(f"warning: {remark}")
     names = [_name(row) for row in table.to_dict("records")]
     width = max(map(len, names))
+    starts = _first_shots(tree)
     lines.append(f"{'':{width}}   median   {100 * level:g}% interval       moved")
     for name, row in zip(names, table.to_dict("records"), strict=True):
         word = "" if row["identified"] else f"  not identified: {_why(row)}"
+        if row["parameter"] == "p_zero" and starts.get(row["hypothesis"]):
+            word += f"  extrapolated: measured from {starts[row['hypothesis']]:g} shots on"
         span = f"[{row['lower']:.3g}, {row['upper']:.3g}]"
         lines.append(
             f"{name:{width}} {row['median']:8.3g}   {span:20} "
@@ -203,11 +215,20 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
     return "\n".join(lines)
 
 
+def _first_shots(tree: xr.DataTree) -> dict[str, float]:
+    """Shots at which the fitted part of each hypothesis's curve begins."""
+    study = study_of(tree)
+    fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"].min()
+    return {study.hypotheses[int(h)]: float(n) for h, n in fitted.items()}  # pyright: ignore
+
+
 def _why(row: dict) -> str:
     if row["contraction"] < MIN_CONTRACTION:
         return "largely the prior"
     if row["prior_shift"] <= MAX_PRIOR_SHIFT:
         return "anywhere in a wide interval"
+    if np.isnan(row["prior_shift"]):
+        return "how it follows the prior cannot be told"
     return "its median moves with the prior"
 
 

@@ -218,8 +218,9 @@ def _read_file(path: Path) -> pd.DataFrame:
     delimiter = _DELIMITERS.get(ending, "\t" if "\t" in first else ",")
     header = next(csv.reader([first], delimiter=delimiter, skipinitialspace=True))
     if len(header) < 2:
+        semicolons = "it is separated by semicolons: save it with commas, or " * (";" in first)
         raise InputError(
-            f"{path}: is not a table: the first line has one field only; "
+            f"{path}: is not a table: the first line has one field only; {semicolons}"
             "give a file with a header and columns that ends in .csv, .tsv, .jsonl or .parquet"
         )
     return _read_delimited(text, delimiter, header, filled[1:], path)

@@ -18,6 +18,7 @@ from bayesicl.errors import InputError
 from bayesicl.law import Law, load_law
 
 FORMAT = 1
+SAME = " = "  # between laws that are one function for a study
 _STUDY_COLUMNS = ("hypothesis", "shots", "y", "replicates", "total", "se", "error", "chance")
 _ROW_COLUMNS = ("cell", "replicate", "y", "total")
 
@@ -57,10 +58,11 @@ def study_of(tree: xr.DataTree) -> Study:
 def law_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Law:
     """The law that a fit was made with, from its name or its file.
 
-    law: where to find a user's law that has moved. Raises InputError where the law's file has
-    changed since the fit: its draws belong to the old one.
+    law: where to find a user's law that has moved; laws of bayesicl do not move. Raises InputError
+    where the law's file has changed since the fit: its draws belong to the old one.
     """
-    found = load_law(law or tree.attrs["law_path"] or tree.attrs["law"])
+    path = tree.attrs["law_path"]
+    found = load_law((law or path) if path else tree.attrs["law"])
     if found.source_hash != tree.attrs["law_hash"]:
         raise InputError(
             f"law {tree.attrs['law']!r} has changed since this fit was made ({found.path}); "
@@ -84,7 +86,28 @@ def label(tree: xr.DataTree) -> str:
 def law_label(tree: xr.DataTree) -> str:
     """The law of a fit, for people; laws that are one and the same here are named together."""
     same = json.loads(tree.attrs["same_as"])
-    return " = ".join([tree.attrs["law"], *same])
+    return SAME.join([tree.attrs["law"], *same])
+
+
+def owners(fits: Iterable[tuple[str, str]]) -> dict[str, set[tuple[str, str]]]:
+    """The laws of a table and the fits of each, from the studies and law labels of fits.
+
+    Where one study has several hypotheses and another has one, the fit that stands for three laws
+    in the second belongs to each of them; laws with the same fits are one.
+
+    >>> list(owners([("a", "scoring"), ("b", "scoring = general"), ("b", "power")]))
+    ['scoring', 'power']
+    """
+    owned: dict[str, set[tuple[str, str]]] = {}
+    for study, laws in fits:
+        for law in laws.split(SAME):
+            owned.setdefault(law, set()).add((study, laws))
+    # Nobody asked for a law whose fits all belong to another that has more.
+    owned = {law: own for law, own in owned.items() if not any(own < o for o in owned.values())}
+    joined: dict[frozenset[tuple[str, str]], list[str]] = {}
+    for law, own in owned.items():
+        joined.setdefault(frozenset(own), []).append(law)
+    return {SAME.join(laws): set(own) for own, laws in joined.items()}
 
 
 # -- files ----------------------------------------------------------------------------------------

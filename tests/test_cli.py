@@ -146,6 +146,11 @@ BAD = {  # name: (table or text of the file, arguments after TABLE, words of the
     "column without name": (rows(), ["--column", "shots="], ["CANONICAL=NAME"]),
     "unknown --by": (rows(), ["--by", "family"], ["no column `family`"]),
     "no rows left": (rows(), ["--where", "shots > 99"], ["no rows are left"]),
+    "two --where": (
+        rows(),
+        ["--where", "shots > 0", "--where", "shots < 1"],
+        ["(shots > 0) and (shots < 1)"],
+    ),
     "broken --where": (rows(), ["--where", "shots >"], ["--where"]),
     "several outcomes": (rows(nll=[1.0] * 6), [], ["several outcomes", "--outcome nll"]),
     "unknown outcome": (rows(), ["--outcome", "accuracy"], ["--outcome must be one of"]),

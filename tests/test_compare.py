@@ -15,6 +15,7 @@ from scipy import optimize
 
 from bayesicl import InputError, Settings, compare, fit, read_curves, save
 from bayesicl.compare import Leaving, _decide, _stacking, _tabulate, _verdict, leave_out, raw_loo
+from bayesicl.tree import label
 
 
 def load_simulate():
@@ -132,7 +133,7 @@ def test_without_refits_psis_stands(pair, left, monkeypatch):
 
 def test_table_of_one_study(pair, left, monkeypatch):
     given = dict(zip((t.attrs["law"] for t in pair), left, strict=True))
-    monkeypatch.setattr(module, "leave_out", lambda t, progress: given[t.attrs["law"]])
+    monkeypatch.setattr(module, "leave_out", lambda t, law, progress: given[t.attrs["law"]])
     result = compare(pair[::-1])
     table = result.table.set_index("law")
     assert result.table["law"].tolist() == ["straight", "level"]
@@ -234,6 +235,32 @@ def test_fits_that_failed_are_named(pair, left):
     assert "Not converged" not in _tabulate(["x"], made, pair).verdict
 
 
+def test_one_fit_may_stand_for_several_laws(pair, left, monkeypatch):
+    """Three laws that are one function in a study count for each of them beside another study."""
+    first, second = pair
+    both = json.dumps(["bent"])
+    two = {"model": "lm", "variant": "", "task": "two"}
+    fits = [
+        altered(first, same_as=both), second,
+        altered(first, key=two), altered(first, key=two, law="bent"), altered(second, key=two),
+    ]  # fmt: skip
+
+    def made(tree, law, progress):
+        return left[0 if (label(tree), tree.attrs["law"]) == ("lm | t", "straight") else 1]
+
+    monkeypatch.setattr(module, "leave_out", made)
+    table = compare(fits).table.set_index("law")
+    assert set(table.index) == {"straight", "bent", "level"}
+    assert (table["studies"] == 2).all()
+    both_studies = left[0].elpd.sum() + left[1].elpd.sum()
+    assert table["elpd"]["bent"] == pytest.approx(both_studies)
+    # Where only one of the names is asked of the other study, the others are not laws of the table.
+    few = compare([*fits[:3], fits[4]]).table
+    assert set(few["law"]) == {"straight", "level"}
+    alone = compare(fits[:2]).table
+    assert set(alone["law"]) == {"straight = bent", "level"}
+
+
 # Verdicts
 
 
@@ -291,8 +318,8 @@ def test_refuses_what_cannot_be_compared(pair):
         ([first, altered(second, data_hash="x")], "lm | t: .*different data; fit both"),
         ([first, altered(second, fitted_hash="x")], "different cells held out"),
         ([first, altered(second, noise="mean-probability")], "different noise"),
-        ([first, second, first], r"a law was given twice \(straight, level, straight\)"),
-        ([first, second, altered(first, key=other)], "lm | other: fitted under straight, but"),
+        ([first, second, first], "lm | t: law straight was given twice"),
+        ([first, second, altered(first, key=other)], "lm | other: not fitted under level, but lm"),
         (
             [*pair, *(altered(t, key=other, noise="mean-probability") for t in pair)],
             "studies differ in outcome or noise",

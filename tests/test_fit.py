@@ -540,21 +540,30 @@ def counts(p, total, rng, replicates=1, **more):
 def test_fewer_cells_than_parameters(rng):
     study = counts([0.2, 0.5, 0.6], 30, rng)
     with pytest.warns(CurveWarning, match="3 cells for the 4 parameters of scoring"):
-        warn_misfits(study, load_law("scoring"))
+        warn_misfits(study, load_law("scoring"), 1)
+    with pytest.warns(CurveWarning, match="3 cells for the 5 parameters of scoring"):
+        warn_misfits(study, load_law("scoring"), 2)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_misfits(study, load_law("power"))
+        warn_misfits(study, load_law("power"), 1)
 
 
 def test_fall_beyond_noise(rng, path):
     study = counts(np.r_[np.linspace(0.2, 0.8, 8), np.linspace(0.7, 0.3, 4)], 100, rng)
     with pytest.warns(
-        CurveWarning, match=r"falls from 0\.\d\d to 0\.\d\d .* law power cannot fall"
+        CurveWarning,
+        match=r"falls from 0\.\d\d at 24 to 32 shots to 0\.\d\d at 36 to 44 shots; "
+        "law power cannot fall",
     ):
-        warn_misfits(study, load_law("power"))
+        warn_misfits(study, load_law("power"), 1)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_misfits(study, load_law(path))  # it may fall
+        warn_misfits(study, load_law(path), 1)  # it may fall
+
+
+def test_a_dip_is_a_fall(rng):
+    study = counts(np.r_[np.full(4, 0.7), np.full(4, 0.3), np.full(4, 0.7)], 100, rng)
+    assert " at 0 to 8 shots to " in _fall(study.cells)
 
 
 def test_few_false_alarms_of_a_fall(rng):
@@ -573,7 +582,7 @@ def test_few_false_alarms_of_a_fall(rng):
 
 
 def test_fit_warns_and_keeps_the_warning(path, monkeypatch):
-    def warn(study, law):
+    def warn(study, law, backgrounds):
         warnings.warn(f"{study.label}, {law.name}: beware", CurveWarning, stacklevel=2)
 
     monkeypatch.setattr(importlib.import_module("bayesicl.fit"), "warn_misfits", warn)

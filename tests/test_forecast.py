@@ -26,7 +26,7 @@ from bayesicl import (
     score,
     score_cells,
 )
-from bayesicl.forecast import _clustered_se, crps, default_shots
+from bayesicl.forecast import _clustered_se, _reached, crps, default_shots
 from bayesicl.tree import study_dataset
 
 
@@ -387,41 +387,94 @@ def test_clustered_error_by_formula_and_bootstrap():
     every = np.concatenate(curves)
     scores = [c.sum() - c.size * every.mean() for c in curves]
     expected = np.sqrt(150 / 149 * np.sum(np.square(scores)) / every.size**2)
-    assert _clustered_se(curves) == pytest.approx(expected, rel=1e-12)
+    assert _clustered_se(curves, 0.5) == pytest.approx(expected, rel=1e-12)
     total, size = np.array([(c.sum(), c.size) for c in curves]).T
     picks = rng.integers(0, 150, (4000, 150))
     resampled = total[picks].sum(1) / size[picks].sum(1)
-    assert _clustered_se(curves) == pytest.approx(resampled.std(), rel=0.1)
+    assert _clustered_se(curves, 0.5) == pytest.approx(resampled.std(), rel=0.1)
     naive = every.std() / np.sqrt(every.size)
-    assert _clustered_se(curves) > 1.2 * naive
-    assert np.isnan(_clustered_se(curves[:1]))
+    assert _clustered_se(curves, 0.5) > 1.2 * naive
+    # All inside: not more certain than independent cells would be at the level.
+    inside = [np.ones(4)] * 5
+    assert _clustered_se(inside, 0.9) == pytest.approx(np.sqrt(0.9 * 0.1 / 20))
+    assert np.isnan(_clustered_se(curves[:4], 0.9))
+
+
+def scored_cells():
+    """Two laws; 6 models with 2 curves of 2 cells each, where all of a model go together."""
+    curves = np.arange(12)
+    return pd.concat(
+        pd.DataFrame(
+            {
+                "law": law,
+                "study": [f"s{c}" for c in curves for _ in range(2)],
+                "model": [f"m{c // 2}" for c in curves for _ in range(2)],
+                "hypothesis": "0",
+                "y": np.tile([0.4, 0.6], 12),
+                "median": np.tile(median, 12),
+                "inside 50%": np.repeat([c // 2 % 2 == 0 for c in curves], 2),
+                "inside 90%": True,
+                "crps": np.tile([0.1, 0.3], 12),
+                "log_score": np.tile([1.0, -2.0], 12),
+                "fitted": 0.2,
+            }
+        )
+        for law, median in (("p", [0.5, 0.5]), ("q", [0.4, 0.9]))
+    )
 
 
 def test_score_by_hand():
-    cells = pd.DataFrame(
-        {
-            "law": ["p", "p", "p", "q", "q", "q"],
-            "study": ["s", "s", "t"] * 2,
-            "hypothesis": "0",
-            "y": [0.4, 0.6, 0.5] * 2,
-            "median": [0.5, 0.5, 0.5, 0.4, 0.6, 0.9],
-            "inside 50%": [False, True, True, True, True, False],
-            "inside 90%": [True, True, True, True, True, False],
-            "crps": [0.1, 0.2, 0.3, 0.0, 0.0, 0.3],
-            "log_score": [1.0, 2.0, 3.0, 0.0, 0.0, -3.0],
-            "fitted": [0.2, 0.2, 0.5] * 2,
-        }
-    )
-    p, q = score(cells).to_dict("records")
-    assert (p["law"], p["curves"], p["cells"]) == ("p", 2, 3)
-    assert p["coverage 50%"] == pytest.approx(2 / 3)
+    p, q = score(scored_cells()).to_dict("records")
+    assert (p["law"], p["curves"], p["cells"]) == ("p", 12, 24)
+    assert p["coverage 50%"] == pytest.approx(0.5)
+    # Six models, each with a sum of +2 or -2 about the mean.
+    assert p["se 50%"] == pytest.approx(np.sqrt(6 / 5 * 6 * 2**2) / 24)
+    assert p["verdict 50%"] == "not decided"
     assert p["coverage 90%"] == 1
-    assert p["se 90%"] == 0
-    # Curve sums of x - 2/3 are -1/3 and 1/3.
-    assert p["se 50%"] == pytest.approx(np.sqrt(2 * 2 / 9) / 3)
+    assert p["se 90%"] == pytest.approx(np.sqrt(0.9 * 0.1 / 24))
+    assert p["verdict 90%"] == "not decided"
     assert p["crps"] == pytest.approx(0.2)
-    assert p["log_score"] == pytest.approx(2.0)
-    assert p["mae"] == pytest.approx(0.2 / 3)
-    assert p["nrmse"] == pytest.approx((0.1 / 0.5 + 0.0) / 2)
-    assert q["nrmse"] == pytest.approx((0.0 + 0.4 / 0.5) / 2)
-    assert q["fitted"] == pytest.approx(0.3)
+    assert p["log_score"] == pytest.approx(-0.5)
+    assert p["mae"] == pytest.approx(0.1)
+    assert p["nrmse"] == pytest.approx(0.1 / 0.5)
+    assert q["nrmse"] == pytest.approx(np.sqrt(0.3**2 / 2) / 0.5)
+    assert q["fitted"] == pytest.approx(0.2)
+
+
+def test_many_curves_are_the_unit_themselves():
+    cells = pd.concat(
+        scored_cells().query("law == 'p'").assign(study=lambda t, i=i: t["study"] + f"-{i}")
+        for i in range(3)
+    )
+    [row] = score(cells).to_dict("records")
+    assert row["curves"] == 36
+    assert row["se 50%"] == pytest.approx(np.sqrt(36 / 35 * 36 * 1**2) / 72)
+
+
+def test_curves_at_zero_have_no_relative_error():
+    cells = scored_cells().query("law == 'p'").assign(y=0.0)
+    assert np.isnan(score(cells)["nrmse"][0])
+
+
+def test_scores_of_laws_that_are_one_in_some_studies():
+    cells = scored_cells()
+    cells.loc[(cells["law"] == "q") & (cells["study"] == "s0"), "law"] = "q = r"
+    assert score(cells)["law"].tolist() == ["p", "q"]
+    assert score(cells)["cells"].tolist() == [24, 24]
+
+
+@pytest.mark.parametrize(
+    ("coverage", "se", "level", "verdict"),
+    [
+        (0.9, 0.01, 0.9, "reached"),
+        (0.88, 0.02, 0.9, "reached"),
+        (0.88, 0.005, 0.9, "not reached"),  # small, but surely there
+        (0.86, 0.025, 0.9, "not decided"),  # too far, but not surely
+        (0.9, 0.04, 0.9, "not decided"),  # the error is too wide to tell
+        (0.46, 0.04, 0.5, "reached"),
+        (0.41, 0.02, 0.5, "not reached"),
+        (0.9, np.nan, 0.9, "not decided"),
+    ],
+)
+def test_verdict_of_coverage(coverage, se, level, verdict):
+    assert _reached(coverage, se, level) == verdict

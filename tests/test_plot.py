@@ -92,6 +92,7 @@ def make_tree(study, rng, *, law="power", passed=1, failures=(), **posterior):
         "law": law, "law_path": "", "law_hash": load_law(law).source_hash, "same_as": "[]",
         "noise": "beta-binomial", "backgrounds": 1, "passed": passed, "settings": "{}",
         "diagnostics": json.dumps({"failures": list(failures)}),
+        "law_parameters": json.dumps([name for name in sites if name != "scatter"]),
     }  # fmt: skip
     return tree
 

@@ -37,6 +37,11 @@ def add_fits(parser: Parser) -> None:
     parser.add_argument("fits", nargs="+", metavar="FIT", help="saved fits, or folders of them")
 
 
+def add_moved_law(parser: Parser) -> None:
+    """--law, of the commands that compute with saved fits."""
+    parser.add_argument("--law", metavar="PATH", help="where your own law's file is, if it moved")
+
+
 def add_json(parser: Parser) -> None:
     """--json, of the commands that print tables."""
     parser.add_argument("--json", action="store_true", help="print JSON records and nothing else")
@@ -58,13 +63,19 @@ def add_table_options(parser: Parser) -> None:
         "--column", type=_renamed, action="append", default=[], metavar="CANONICAL=NAME",
         help="read the column NAME as CANONICAL, such as shots=n_demos (repeat for more)",
     )  # fmt: skip
-    add("--where", metavar="QUERY", help="a pandas query; only its rows are read")
+    add(
+        "--where", action="append", metavar="QUERY",
+        help="a pandas query; only its rows are read (repeat for more: all must hold)",
+    )  # fmt: skip
     add(
         "--by", nargs="+", default=["model", "variant", "task"], metavar="COL",
         help="columns whose values make a study (default: model variant task)",
     )  # fmt: skip
     add("--items", choices=("shared", "fresh"), help="whether replicates share their test items")
-    add("--fit-shots", metavar="N|X%", help="fit shots up to N, or X%% of a curve's longest")
+    add(
+        "--fit-shots", metavar="N|X%",
+        help="fit shots up to N, or X%% of a curve's longest and at least its first 5 cells",
+    )  # fmt: skip
     add("--fit-points", type=int, metavar="N", help="fit the first N cells of each curve")
 
 
@@ -123,8 +134,10 @@ def read_table(args: argparse.Namespace, table: str) -> "Curves":
     """The curves of a table, with cells held out as the options ask."""
     from bayesicl.curves import read_curves
 
+    wheres = args.where or []
+    where = " and ".join(f"({q})" for q in wheres) if len(wheres) > 1 else "".join(wheres)
     curves = read_curves(
-        table, outcome=args.outcome, columns=dict(args.column), where=args.where, by=args.by,
+        table, outcome=args.outcome, columns=dict(args.column), where=where or None, by=args.by,
         items=args.items,
     )  # fmt: skip
     if args.fit_shots is None and args.fit_points is None:

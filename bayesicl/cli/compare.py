@@ -14,8 +14,9 @@ from bayesicl.cli import common
 
 
 def add_options(parser: common.Parser) -> None:
-    """Fits and --json."""
+    """Fits, --law and --json."""
     common.add_fits(parser)
+    common.add_moved_law(parser)
     common.add_json(parser)
 
 
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
 
     trees = common.load_fits(args.fits)
     with common.status() as progress:
-        comparison = compare(trees, progress=progress)
+        comparison = compare(trees, law=args.law, progress=progress)
     common.show(comparison.table, as_json=args.json)
     if not args.json:
         if comparison.table["studies"].iloc[0] > 1:

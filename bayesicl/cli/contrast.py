@@ -16,6 +16,7 @@ from bayesicl.cli import common
 def add_options(parser: common.Parser) -> None:
     """Fits, the two sides, shots, --level and --json."""
     common.add_fits(parser)
+    common.add_moved_law(parser)
     parser.add_argument(
         "--between", type=_sides, required=True, metavar="COLUMN=FIRST,SECOND",
         help="the column that tells the two sides apart, and its two values",
@@ -33,15 +34,16 @@ def run(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from bayesicl.contrast import contrast, verdict
-    from bayesicl.tree import law_label
+    from bayesicl.tree import label, law_label, owners
 
     trees = common.load_fits(args.fits)
+    names = [(label(tree), law_label(tree)) for tree in trees]
     tables = {
         law: contrast(
-            [tree for tree in trees if law_label(tree) == law],
-            between=args.between, at=args.shots, level=args.level,
+            [tree for tree, name in zip(trees, names, strict=True) if name in own],
+            between=args.between, at=args.shots, level=args.level, law=args.law,
         )
-        for law in dict.fromkeys(map(law_label, trees))
+        for law, own in owners(names).items()
     }  # fmt: skip
     if args.json:
         common.show(pd.concat([t.assign(law=law) for law, t in tables.items()]), as_json=True)

@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     complaints = []
     for tree in _fits(args):
         complaints.append(common.complaint(tree))
-        law = args.law[0] if tree.attrs["law_path"] and args.law != ["all"] else None
+        law = None if args.law == ["all"] else args.law[0]
         if not tree["study"]["fitted"].all():
             parts["cells"].append(score_cells(tree, law=law))
         prediction = predict(tree, args.shots, law=law)
@@ -79,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
 
 HEADINGS = {
     "scores": "Held-out cells: coverage of the intervals, and errors in probability",
-    "curves": "Predictions: medians and intervals, by what each band is of",
+    "curves": "Predictions: medians and intervals, by what each band is of (where within is False, "
+    "by the law alone: nothing was fitted there)",
     "reached": "Probability that the mean curve has reached the threshold",
 }
 

@@ -20,12 +20,14 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
+MAX_SHOTS = 10_000_000
 KINDS = ("curves", "belief", "ppc", "forest", "comparison")
 
 
 def add_options(parser: common.Parser) -> None:
     """Fits, where to write, and what to draw."""
     common.add_fits(parser)
+    common.add_moved_law(parser)
     add = parser.add_argument
     add("--out", required=True, metavar="DIR", help="folder for the figures")
     add("--kind", choices=(*KINDS, "all"), default="all", help="(default all)")
@@ -38,17 +40,21 @@ def run(args: argparse.Namespace) -> int:
     """Draw, save and name the files."""
     from bayesicl.plot import save_figure
 
+    if args.shots is not None and not 1 <= args.shots <= MAX_SHOTS:
+        raise InputError(f"--shots must lie between 1 and {MAX_SHOTS}, got {args.shots}")
     trees = common.load_fits(args.fits)
-    folder = common.writable_folder(args.out)
     kinds = KINDS if args.kind == "all" else (args.kind,)
     with common.status() as progress:
         drawn = [
-            figures_of_fits(trees, kinds, longest=args.shots, log_shots=args.log_shots),
-            figures_over_fits(trees, kinds, progress),
+            figures_of_fits(
+                trees, kinds, longest=args.shots, log_shots=args.log_shots, law=args.law
+            ),
+            figures_over_fits(trees, kinds, progress, law=args.law),
         ]
         for name, figure in chain.from_iterable(drawn):
             progress(name)
-            common.put(save_figure(figure, folder / f"{name}.{args.format}"))
+            path = common.writable_folder(args.out) / f"{name}.{args.format}"
+            common.put(save_figure(figure, path))
     return common.finish(map(common.complaint, trees))
 
 
@@ -58,6 +64,7 @@ def figures_of_fits(
     *,
     longest: int | None = None,
     log_shots: bool = False,
+    law: str | None = None,
 ) -> "Iterator[tuple[str, Figure]]":
     """Names and figures of each fit; no belief is an error only where nothing else is asked for."""
     from bayesicl.forecast import predict
@@ -71,7 +78,7 @@ def figures_of_fits(
             name += f"_first-{100 * study.fraction:.0f}%"
         if "curves" in kinds or "belief" in kinds:
             shots = _grid(study.cells["shots"].to_numpy().max() if longest is None else longest)
-            prediction = predict(tree, shots)
+            prediction = predict(tree, shots, law=law)
             drawn = {"prediction": prediction, "log_shots": log_shots}
             if "curves" in kinds:
                 yield f"{name}_curves", plot_curves(tree, **drawn)
@@ -85,6 +92,8 @@ def figures_over_fits(
     trees: "Sequence[xr.DataTree]",
     kinds: Sequence[str],
     progress: Callable[[str], None] = lambda what: None,
+    *,
+    law: str | None = None,
 ) -> "Iterator[tuple[str, Figure]]":
     """Names and figures over all fits; what cannot be compared is an error only if asked alone."""
     from bayesicl.compare import compare
@@ -94,7 +103,7 @@ def figures_over_fits(
         yield "forest", plot_forest(trees)
     if "comparison" in kinds:
         try:
-            table = compare(trees, progress=progress).table
+            table = compare(trees, law=law, progress=progress).table
         except InputError as error:
             if kinds == ("comparison",):
                 raise
@@ -108,7 +117,5 @@ def _grid(longest: int) -> list[int]:
     """Shots at which a curve looks smooth on either scale."""
     import numpy as np
 
-    if longest > 10_000_000:
-        raise InputError(f"--shots must be at most 10000000, got {longest}")
     even, logs = np.linspace(0, longest, 80), np.linspace(0, np.log1p(longest), 80)
     return sorted({round(n) for n in (*even, *np.expm1(logs))})
