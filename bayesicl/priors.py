@@ -16,7 +16,7 @@ from numpyro.distributions.transforms import (
 from bayesicl.law import Design, Sites
 
 FLOOR = 0.2  # nats: flat curves leave log(gamma / beta) free to vanish, and K with the prior
-BEND = 10.0  # nats: steeper falls than this count by their square root
+BEND = 4.0  # nats: of steeper falls the logarithm counts, in which their priors have tails
 
 
 def hypotheses(design: Design) -> numpyro.plate:
@@ -194,7 +194,7 @@ def start_and_end(w: Sites, drop: str, limit: str, shape: str):
     With N the longest shots, ratio = f(N)/f(0), and the coordinates e, b, s (real numbers) in the
     places of drop, limit and shape,
 
-        log y(N) = e,   y(N)/y(0) = sigmoid(b),   ratio = sigmoid(b) exp(-x - x^2/BEND),
+        log y(N) = e,   y(N)/y(0) = sigmoid(b),   ratio = sigmoid(b) exp(-BEND sinh(x/BEND)),
 
     with x = softplus(-s), from which limit/y(0) follows. The law turns the ratio into its shape.
 
@@ -203,12 +203,14 @@ def start_and_end(w: Sites, drop: str, limit: str, shape: str):
     """
     e, b, s = w[drop], w[limit], w[shape]
     x = jax.nn.softplus(-s)
-    t = x + x**2 / BEND
+    t = BEND * jnp.sinh(x / BEND)
     log_rest = jnp.log(-jnp.expm1(-t))
     start = e - log_sigmoid(b)
     f = b + log_rest  # log-odds of limit/y(0)
     log_ratio = log_sigmoid(b) - t
-    log_det = jnp.log(-jnp.expm1(log_ratio)) + log_sigmoid(-s) + jnp.log1p(2 * x / BEND) - log_rest
+    log_det = (
+        jnp.log(-jnp.expm1(log_ratio)) + log_sigmoid(-s) + jnp.log(jnp.cosh(x / BEND)) - log_rest
+    )
     return start + log_sigmoid(-f), start + log_sigmoid(f), log_ratio, log_det
 
 
