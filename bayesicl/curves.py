@@ -252,7 +252,14 @@ def _remarks(study: Study) -> list[str]:
             remarks.append(f"{name}all counts are full")
         elif y.min() == y.max():
             remarks.append(f"{name}the curve is constant at {y[0]:g}")
-        elif study.kind == "given se" and len(y) >= 6 and abs(rho := _spearman(se, y)) >= 0.5:
+        elif (
+            study.kind == "given se"
+            and len(y) >= 6
+            and abs(rho := _spearman(se, y))
+            >= (
+                max(0.5, min(2.6 / np.sqrt(len(y) - 1), 0.9))  # by chance in one curve of a hundred
+            )
+        ):
             remarks.append(
                 f"{name}`se` goes with the outcome (Spearman {rho:.2f}), which bends the curve; "
                 "give `total` instead"

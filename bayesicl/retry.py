@@ -15,6 +15,7 @@ from bayesicl.law import Design
 from bayesicl.nuts import mixture_of
 
 Progress = Callable[[str], None]
+HOPELESS = 5_000_000  # leapfrog steps of draws: fifty times what a study takes that mixes
 
 
 class Outcome(NamedTuple):
@@ -29,15 +30,16 @@ class Outcome(NamedTuple):
 def first_that_passes(
     engine: Engine, runs: Iterable[Chains], labels: Labels, design: Design, data: Mapping
 ) -> Outcome:
-    """The first of some runs that passes the gates, or the last."""
-    outcome = None
+    """The first of some runs that passes the gates, or the last before hope is given up."""
+    outcome, spent = None, 0
     for attempt, chains in enumerate(runs, 1):
         values = engine.natural(chains, design, data)
         posterior = labels.named(values, labels.reported)
         depth = engine.settings.max_tree_depth
         checks = diagnose(posterior, labels.statistics(chains), max_tree_depth=depth)
         outcome = Outcome(chains, values, checks, attempt)
-        if checks.passed:
+        spent += int(chains.stats["n_steps"].sum())
+        if checks.passed or spent > HOPELESS:
             break
     assert outcome is not None, "no runs"
     return outcome
