@@ -152,8 +152,7 @@ def _counts(table: Table) -> dict[str, np.ndarray]:
     correct = table.whole_numbers(
         "correct",
         0,
-        "turn an accuracy into a number of items, or read it as a probability "
-        "(--column prob=NAME --outcome prob)",
+        "turn an accuracy into a number of items, accuracy times `total`",
     )
     if "total" not in table.frame:
         table.reject(

@@ -12,6 +12,7 @@ import xarray as xr
 from arviz_stats import compare as arviz_compare
 from arviz_stats import loo
 from arviz_stats.utils import ELPDData
+from scipy import stats
 from scipy.special import logsumexp
 
 from bayesicl.engine import precision
@@ -26,6 +27,7 @@ from bayesicl.tree import label, law_label, owners, study_of
 
 EXACT_BELOW = 30  # cells: fewer are left out by refitting, each one
 FEW_CELLS = 100  # below this many only an overwhelming difference decides
+FEW_STUDIES = 10  # the same for studies
 OVERWHELMING = 4.0  # standard errors
 
 
@@ -77,7 +79,8 @@ def compare(
     demonstrations, and counting them apart would flatter every law. Below 30 cells every cell is
     left out by a refit; above, PSIS (Vehtari, Gelman & Gabry 2017) with refits where Pareto k is
     too high.
-    Over several studies differences are summed and their standard error is taken over studies.
+    Over several studies differences are summed and their standard error is taken over studies,
+    or over cells where that is larger.
 
     Raises InputError where fits differ in data, split, outcome or noise, or a law is missing.
     """
@@ -176,7 +179,7 @@ def leave_out(
         engine = engine_of(tree, law)
         design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
         labels = Labels(engine, study, design, data)
-        key = jax.random.fold_in(study_key(int(tree.attrs["seed"]), study, engine.law), 1)
+        key = jax.random.fold_in(study_key(int(tree.attrs["seed"]), study, engine.law.name), 1)
         progress("sampling")
         whole = engine.run(key, design, data)
         for i, cell in enumerate(np.flatnonzero(study.cells["fitted"])[again]):
@@ -208,8 +211,9 @@ def _tabulate(studies: list[str], left: dict[str, list[Leaving]], fits) -> Compa
         difference = elpd[law] - elpd[best]
         n = difference.size
         sums = np.array([(a.elpd - b.elpd).sum() for a, b in zip(parts, left[best], strict=True)])
-        many = len(studies) > 1
-        se = np.sqrt(len(sums)) * sums.std(ddof=1) if many else np.sqrt(n) * difference.std()
+        se = np.sqrt(n) * difference.std()
+        if len(sums) > 1:  # a few studies may agree by chance: cells still vary
+            se = max(se, np.sqrt(len(sums)) * sums.std(ddof=1))
         rows.append(
             {
                 "law": law,
@@ -268,8 +272,10 @@ def _decide(row: dict) -> str:
     if difference < 4 or difference < 2 * se:
         return "not told apart"
     few = row["cells"] < FEW_CELLS and row["studies"] == 1
-    few |= 1 < row["studies"] < 10
-    if few and difference < OVERWHELMING * se:
+    enough = OVERWHELMING
+    if 1 < row["studies"] < FEW_STUDIES:  # Student's t of as small a tail
+        few, enough = True, stats.t.isf(stats.norm.sf(OVERWHELMING), row["studies"] - 1)
+    if few and difference < enough * se:
         return "too few to decide"
     return "worse"
 

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import xarray as xr
+from scipy.stats import norm
 
 from bayesicl.errors import InputError
 from bayesicl.forecast import predict
 from bayesicl.law import Law
-from bayesicl.summary import summarise, unconstrained
+from bayesicl.summary import element, summarise, unconstrained
 from bayesicl.tree import label, study_of
 
 NOT_CONVERGED = "not converged"
@@ -40,7 +41,8 @@ def contrast(
     Returns:
         One row a difference: task (all keys but the two sides), first, second, hypothesis,
         believed, quantity ("logit pi", "log K", "gamma", "beta", "P", "p(n)", ...), shots, median,
-        lower, upper, probability_of_direction (that the sign is the median's), identified, note.
+        lower, upper, probability_of_direction (that the sign is the median's), sds (distance of the
+        two means in posterior sds of the difference), identified, note.
 
     Raises InputError where nothing matches, a match is not unique, or laws or noise differ.
     """
@@ -52,6 +54,10 @@ def contrast(
 def verdict(table: pd.DataFrame) -> str:
     """What changed, in words that claim no more than the posteriors can."""
     lines = []
+    # Over all that is contrasted, or one of many would always look sure; and by the distance in
+    # sds as well, since draws cannot show so small a tail.
+    m = max((table["identified"] & (table["quantity"] != "p(n)")).sum(), 1)
+    bar, far = 1 - ALPHA / (2 * m), norm.isf(ALPHA / (2 * m))
     for key, group in table.groupby(["task", "first", "second"], sort=False):
         task, first, second = tuple(key)  # pyright: ignore[reportArgumentType]
         if (group["note"] == NOT_CONVERGED).any():
@@ -62,15 +68,14 @@ def verdict(table: pd.DataFrame) -> str:
             continue
         parameters = group[group["quantity"] != "p(n)"]
         known = parameters["identified"]
-        bar = 1 - ALPHA / (2 * max(known.sum(), 1))  # Bonferroni: one of many always looks sure
-        sure = known & (parameters["probability_of_direction"] >= bar)
+        sure = known & (parameters["probability_of_direction"] >= bar) & (parameters["sds"] >= far)
         words = [
             f"{_what(row)} {'rose' if row['median'] > 0 else 'fell'}"
             for row in parameters[sure].to_dict("records")
         ]
         lost = [_what(row) for row in parameters[~parameters["identified"]].to_dict("records")]
         said = ", ".join(words) or "no identified parameter differs beyond doubt"
-        said += f" (probability of direction at least {bar:.3f}, for {known.sum()} parameters)"
+        said += f" (probability of direction at least {bar:.3f}, for {m} parameters in all)"
         lines.append(f"{task or 'task'}, {first} to {second}: {said}.")
         if lost:
             lines.append(f"  Not identified, so nothing is known of a change in {', '.join(lost)}.")
@@ -78,8 +83,7 @@ def verdict(table: pd.DataFrame) -> str:
 
 
 def _what(row: dict) -> str:
-    inside = ", ".join(v for v in (row["hypothesis"], row["believed"]) if v)
-    return f"{row['quantity']}[{inside}]" if inside else row["quantity"]
+    return element(row["quantity"], row)
 
 
 def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]]:
@@ -99,11 +103,12 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
     if column not in (known := sorted({name for key in keys for name in key})):
         raise InputError(f"--between {column}: no such key; these fits have {', '.join(known)}")
     sides = [
-        [(k, t) for k, t in zip(keys, fits, strict=True) if k[column] == value] for value in values
+        [(k, t) for k, t in zip(keys, fits, strict=True) if k.get(column) == value]
+        for value in values
     ]
     for value, side in zip(values, sides, strict=True):
         if not side:
-            there = ", ".join(sorted({k[column] for k in keys}))
+            there = ", ".join(sorted({k[column] for k in keys if column in k}))
             raise InputError(f"--between {column}={value}: no such fit; there are {there}")
     pairs = []
     if len({tuple(k.items()) for k, _ in sides[0]}) < len(sides[0]):
@@ -121,6 +126,11 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
                 "(--between model=A,B) or give fewer fits"
             )
         for _, second in same:
+            if not _shared(first, second):
+                raise InputError(
+                    f"{label(first)} and {label(second)} have no hypothesis in common: nothing to "
+                    "contrast"
+                )
             task = " | ".join(v for v in _rest(key, loose | {column}).values() if v)
             pairs.append((first, second, task, label(first), label(second)))
     if not pairs:
@@ -165,7 +175,9 @@ def _differences(first, second, task, name_first, name_second, at, level, law, s
         if not note["identified"]:
             note["note"] = "not identified" if converged else NOT_CONVERGED
         yield head | place | what | _difference(scaled[0], scaled[1], level, seed) | note
-    yield from _curves(first, second, head, converged, at, level, law, seed)
+    start = lambda h: all(k[("p_zero", h, "")] for k in known)  # noqa: E731
+    for row in _curves(first, second, head, start, at, level, law, seed):
+        yield row if converged else row | {"identified": False, "note": NOT_CONVERGED}
 
 
 def _element(posterior, name: str, hypothesis: str, believed: str) -> np.ndarray:
@@ -191,22 +203,36 @@ def _difference(first: np.ndarray, second: np.ndarray, level: float, seed: int) 
     n = min(first.size, second.size)
     d = rng.permutation(second)[:n] - rng.permutation(first)[:n]
     lower, median, upper = np.quantile(d, [(1 - level) / 2, 0.5, (1 + level) / 2])
-    direction = max((d > 0).mean(), (d < 0).mean())
-    return {"median": median, "lower": lower, "upper": upper, "probability_of_direction": direction}
+    # For the direction all pairs count.
+    above = np.searchsorted(np.sort(first), second, side="left").mean() / first.size
+    direction = max(above, np.searchsorted(np.sort(second), first).mean() / second.size)
+    sds = abs(second.mean() - first.mean()) / np.hypot(first.std(), second.std())
+    return {
+        "median": median,
+        "lower": lower,
+        "upper": upper,
+        "probability_of_direction": direction,
+        "sds": sds,
+    }
 
 
-def _curves(first, second, head, converged, at, level, law, seed):
+def _curves(first, second, head, known, at, level, law, seed):
+    """Differences of the curves; `known` tells of a hypothesis whether both know p at 0 shots."""
     cells = [study_of(tree).cells for tree in (first, second)]
     longest = int(min(c.loc[c["fitted"], "shots"].max() for c in cells))
-    shortest = int(max(c.loc[c["fitted"], "shots"].min() for c in cells))
     shots = [0, longest] if at is None else sorted(set(at))
-    curves = [predict(tree, shots, law=law)["mean"] for tree in (first, second)]
-    shared = [h for h in curves[0]["hypothesis"].to_numpy() if h in curves[1]["hypothesis"]]
-    for hypothesis in shared:
+    curves = [predict(tree, shots, law=law) for tree in (first, second)]
+    for hypothesis in _shared(first, second):
         for n in shots:
-            pair = [c.sel(hypothesis=hypothesis, shots=n).to_numpy().ravel() for c in curves]
-            place = {"hypothesis": str(hypothesis), "believed": "", "quantity": "p(n)", "shots": n}
-            measured = shortest <= n <= longest
-            note = {"identified": converged, "note": "" if measured else "extrapolated"}
-            note["note"] = note["note"] if converged else NOT_CONVERGED
-            yield head | place | _difference(pair[0], pair[1], level, seed) | note
+            pair = [c.sel(hypothesis=hypothesis, shots=n) for c in curves]
+            draws = [c["mean"].to_numpy().ravel() for c in pair]
+            place = {"hypothesis": hypothesis, "believed": "", "quantity": "p(n)", "shots": n}
+            identified = n > 0 or known(hypothesis)
+            note = "" if all(bool(c["within"]) for c in pair) else "extrapolated"
+            about = {"identified": identified, "note": note if identified else "not identified"}
+            yield head | place | _difference(*draws, level, seed) | about
+
+
+def _shared(first: xr.DataTree, second: xr.DataTree) -> list[str]:
+    other = study_of(second).hypotheses
+    return [name for name in study_of(first).hypotheses if name in other]

@@ -181,7 +181,7 @@ def _study(
     shrunk = (y * total + 2) / (total + 4)
     error = np.sqrt(shrunk * (1 - shrunk) / (total + 4))
     if spread:
-        error = np.where(size > 1, block["sd"] / np.sqrt(size), error)
+        error = np.where(block["sd"] > 0, block["sd"] / np.sqrt(size), error)
     given = kind == "given se"
     cells = pd.DataFrame(
         {
@@ -252,19 +252,29 @@ def _remarks(study: Study) -> list[str]:
             remarks.append(f"{name}all counts are full")
         elif y.min() == y.max():
             remarks.append(f"{name}the curve is constant at {y[0]:g}")
-        elif (
-            study.kind == "given se"
-            and len(y) >= 6
-            and abs(rho := _spearman(se, y))
-            >= (
-                max(0.5, min(2.6 / np.sqrt(len(y) - 1), 0.9))  # by chance in one curve of a hundred
-            )
-        ):
+        elif study.kind == "given se" and (rho := _goes_with(se, y)):
             remarks.append(
                 f"{name}`se` goes with the outcome (Spearman {rho:.2f}), which bends the curve; "
                 "give `total` instead"
             )
+    cells = study.cells
+    if study.kind == "prompts" and study.rows["y"].isin([0.0, 1.0]).all():
+        remarks.append("`prob` is 0 or 1 throughout: give right answers as `correct` instead")
+    elif study.kind == "aggregated" and (cells["total"] > 1).all() and len(cells) > 3:
+        count = cells["y"] * cells["total"]
+        if np.allclose(count, count.round(), atol=1e-6):
+            remarks.append(
+                "`prob` times `total` is a whole number throughout: if it is an accuracy, give "
+                "`correct` and `total` instead"
+            )
     return remarks
+
+
+def _goes_with(se: np.ndarray, y: np.ndarray) -> float:
+    """Rank correlation where it is beyond what chance does in one curve of a hundred, else 0."""
+    n = len(y)
+    rho = _spearman(se, y) if n >= 6 else 0.0
+    return rho if abs(rho) >= max(0.5, min(2.6 / np.sqrt(n - 1), 0.9)) else 0.0
 
 
 def _spearman(one: np.ndarray, two: np.ndarray) -> float:

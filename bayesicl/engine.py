@@ -125,7 +125,7 @@ class Engine:
 
     def _coordinates(self, design: Design, data: Mapping, w: Mapping):
         """The law's own, in sight of the fitted cells alone."""
-        shots = jnp.where(data["fitted"], design.shots, 0.0)
+        shots = jnp.where(data["in_sight"], design.shots, 0.0)
         return self.law.coordinates(replace(design, shots=shots), w)
 
     def potential(self, design: Design, data: Mapping, w: Mapping) -> jax.Array:

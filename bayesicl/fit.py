@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from bayesicl.curves import Curves, Study
 from bayesicl.engine import Engine, Settings, precision
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.labels import Labels, to_tree
-from bayesicl.law import BAYESIAN, Design, Law, load_law
+from bayesicl.law import BAYESIAN, Design, Law, laws, load_law
 from bayesicl.noise import load_noise
 from bayesicl.program import arrays
 from bayesicl.retry import Progress, attempts, first_that_passes
@@ -98,6 +99,8 @@ def fits(
     tasks = [
         (study, law, same) for study in curves for law, same in distinct(loaded, study, backgrounds)
     ]
+    for study, law, _ in tasks:
+        _try_law(law, study, backgrounds)
     noises = {study.kind: load_noise(noise, study.kind) for study in curves}
     engines: dict[tuple[str, str], Engine] = {}
     for i, (study, law, same) in enumerate(tasks, 1):
@@ -130,23 +133,55 @@ def distinct(
             f"{study.label}: a Bayesian law weighs at least 2 hypotheses; with one observed "
             "hypothesis it needs a background (--backgrounds 1)"
         )
-    if (H, backgrounds) != (1, 1):
-        return [(law, ()) for law in laws]
-    bayesian = [law.name for law in laws if law.name in BAYESIAN]
-    if not bayesian:
-        return [(law, ()) for law in laws]
-    one = (load_law("scoring"), tuple(name for name in BAYESIAN if name != "scoring"))
-    first = next(i for i, law in enumerate(laws) if law.name in BAYESIAN)
-    others = [(law, ()) for law in laws if law.name not in BAYESIAN]
-    return [*others[:first], one, *others[first:]]
+    if H + backgrounds == 2:  # one rival: the tables of P differ in names alone
+        same = ["scoring", "general", "sampling"]
+    elif H == 1:  # a miss for each background
+        same = ["sampling", "general"]
+    else:
+        same = []
+    out: list[tuple[Law, tuple[str, ...]]] = []
+    for law in laws:
+        if law.name not in same:
+            out.append((law, ()))
+        elif not any(fitted.name == same[0] for fitted, _ in out):
+            out.append((load_law(same[0]), tuple(same[1:])))
+    return out
 
 
-def study_key(seed: int, study: Study, law: Law) -> jax.Array:
-    """The random key of a study's fitted cells under a law, whatever else there is."""
+def _try_law(law: Law, study: Study, backgrounds: int) -> None:
+    """Run a user's law once on the shape of a study, so that what is wrong with it says so."""
+    if law.bundled:
+        return
+    design, _ = arrays(study, backgrounds=backgrounds)
+    try:
+        with handlers.seed(rng_seed=0), handlers.block():
+            out = jax.eval_shape(lambda: law.model(design))
+    except Exception as error:
+        raise InputError(
+            f"law file {law.path}: model(design) does not run on {study.label} "
+            f"({type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]})"
+        ) from error
+    if getattr(out, "shape", None) != design.shots.shape:
+        raise InputError(
+            f"law file {law.path}: model(design) must return log p of every cell, shape "
+            f"{design.shots.shape}, got {getattr(out, 'shape', out)}"
+        )
+
+
+def study_key(seed: int, study: Study, law: str = "") -> jax.Array:
+    """The random key of a study's fitted cells under the law of this name."""
     seen = study.cells.loc[study.cells["fitted"], ["hypothesis", "shots", "y"]].astype(float)
-    name = json.dumps([study.key, law.name]).encode()
+    name = json.dumps([study.key, law]).encode()
     digest = hashlib.sha256(name + seen.to_numpy().tobytes()).digest()
     return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big") >> 1)
+
+
+@cache
+def code_hash() -> str:
+    """SHA-256 of what every fit depends on besides its law's file: shared parts and noise."""
+    folder = Path(__file__).parent
+    files = [folder / "noise.py", folder / "priors.py", *(law.path for law in laws().values())]
+    return hashlib.sha256(b"".join(Path(f).read_bytes() for f in files)).hexdigest()
 
 
 def _attributes(study, law, same, noise, backgrounds, settings, seed, device) -> dict[str, Any]:
@@ -156,6 +191,7 @@ def _attributes(study, law, same, noise, backgrounds, settings, seed, device) ->
         "law": law.name,
         "law_path": "" if law.bundled else law.path,
         "law_hash": law.source_hash,
+        "code_hash": code_hash(),
         "same_as": json.dumps(same),
         "noise": noise.name,
         "backgrounds": backgrounds,
@@ -176,7 +212,7 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     for remark in remarks:
         warnings.warn(remark, CurveWarning, stacklevel=4)
     design, data = arrays(study, backgrounds=backgrounds)
-    key = study_key(seed, study, engine.law)
+    key = study_key(seed, study, engine.law.name)
     labels = Labels(engine, study, design, data)
     runs = attempts(engine, key, design, data, progress)
     outcome = first_that_passes(engine, runs, labels, design, data)

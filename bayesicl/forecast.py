@@ -13,6 +13,7 @@ from scipy.special import logsumexp
 from bayesicl.curves import Study
 from bayesicl.engine import Engine, Settings, precision
 from bayesicl.errors import InputError
+from bayesicl.fit import study_key
 from bayesicl.law import Design, Law
 from bayesicl.noise import NOISES
 from bayesicl.program import arrays, padded_size
@@ -100,7 +101,7 @@ def predict(
     return result
 
 
-_CELLWISE = ("y", "total", "replicates", "se", "fitted")
+_CELLWISE = ("y", "total", "replicates", "se", "fitted", "in_sight")
 
 
 def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
@@ -114,6 +115,7 @@ def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
         "replicates": np.ones(size),
         "se": np.full(size, middle("se")),
         "fitted": np.zeros(size, bool),
+        "in_sight": np.zeros(size, bool),
     }
 
 
@@ -140,7 +142,7 @@ def band_names(study: Study) -> dict[str, str]:
 def _checked(shots: Sequence[int]) -> np.ndarray:
     try:
         grid = np.asarray(list(shots), dtype=float)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise InputError(f"shots must be whole numbers, got {shots!r}") from error
     bad = grid[(grid < 0) | (grid != np.round(grid)) | ~(grid <= MAX_SHOTS)]
     if bad.size:
@@ -236,14 +238,16 @@ def score_cells(
     with precision():
         design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
         engine = engine_of(tree, law)
-        out = engine.describe(jax.random.key(seed), natural_values(tree), design, data)
+        key = study_key(seed, study)
+        out = engine.describe(key, natural_values(tree), design, data)
     draws = out["y"].reshape(-1, out["y"].shape[2])[:, held]
     density = out["log_likelihood"].reshape(draws.shape[0], -1)[:, held]
     cells = study.cells.iloc[held]
     y = cells["y"].to_numpy()
     # Counts are compared as counts: a mean of ten items is never nearer than a tenth by rounding.
     below, same = (draws < y - 1e-9).mean(0), (np.abs(draws - y) <= 1e-9).mean(0)
-    pit = below + same * np.random.default_rng(seed).uniform(size=y.size)
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    pit = below + same * rng.uniform(size=y.size)
     return pd.DataFrame(
         {
             "study": label(tree),

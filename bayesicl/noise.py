@@ -6,7 +6,8 @@ cell's measured mean y is. All four are one of two families:
 - beta-binomial, for counts of one run;
 - a normal distribution of the cell's mean with the variance taken at the law's mean p,
   y_i = p_i + sqrt(p_i (1 - p_i)) (l_i b + sqrt(D_i) e_i), where b is common to a curve. It is
-  linear in the measured mean, so that skewed per-prompt probabilities do not bend the curve.
+  linear in the measured mean, so that skewed per-prompt probabilities do not bend the curve. In
+  p (1 - p), p keeps a small distance from 0 and 1: see Moments.
 
 Sizes are learned per curve. Where replicates show the spread directly, that spread is evidence
 about the sizes alone (`spread`), never about the curve.
@@ -32,12 +33,15 @@ Arrays = Mapping[str, Any]
 class Moments:
     """Normal noise of a study at given parameters: mean, independent sd and common loading."""
 
-    def __init__(self, logp, D, load):
-        """logp, D, load: (cells,); D and load in units of p(1 - p) and of its root."""
-        # Away from 0 and 1 by rounding only, so that a law's extremes keep finite gradients.
+    def __init__(self, logp, D, load, least=0.0):
+        """logp, D, load: (cells,); D and load in units of p(1 - p) and of its root.
+
+        least: the nearest to 0 and 1 that p counts for in p(1 - p). Without it a few cells measured
+        as exactly 0 or 1 would drive the variance, and p with it, to nothing.
+        """
         self.mean = jnp.exp(logp)
-        tiny = jnp.finfo(self.mean.dtype).eps
-        v = jnp.maximum(self.mean * -jnp.expm1(logp), tiny)
+        least = jnp.maximum(least, jnp.finfo(self.mean.dtype).eps)
+        v = (self.mean + least) * (least - jnp.expm1(logp)) / (1.0 + 2.0 * least) ** 2
         self.variance = D * v
         self.common = load * jnp.sqrt(v)
 
@@ -147,7 +151,9 @@ def _sample_c(design: Design, data: Arrays):
 
 
 def _mean_moments(logp, sizes, design: Design, data: Arrays):
-    return Moments(logp, sizes["c"][design.hypothesis] / data["total"], jnp.zeros_like(logp))
+    n = data["total"]
+    # Probabilities resolve more than counts do: half a prompt squared, not half a prompt.
+    return Moments(logp, sizes["c"][design.hypothesis] / n, jnp.zeros_like(logp), 0.25 / n**2)
 
 
 def _sample_replicates(design: Design, data: Arrays):
@@ -189,9 +195,9 @@ def _replicate_spread(sizes, design: Design, data: Arrays):
 
 
 def _replicate_moments(logp, sizes, design: Design, data: Arrays):
-    D = _dispersion(sizes, design) / (data["replicates"] * data["total"])
+    n = data["replicates"] * data["total"]
     load = sizes["replicate_sd"][design.hypothesis] / jnp.sqrt(data["replicates"])
-    return Moments(logp, D, load)
+    return Moments(logp, _dispersion(sizes, design) / n, load, 0.5 / n)  # half an item
 
 
 def _given_moments(logp, sizes, design: Design, data: Arrays):

@@ -59,6 +59,8 @@ def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.
         "replicates": pad(cells["replicates"], 1.0),
         "se": pad(cells["se"].fillna(1.0), 1.0),
         "fitted": pad(cells["fitted"], False),
+        # For the coordinates alone, which stay when a cell is left out of the fit.
+        "in_sight": pad(cells["fitted"], False),
     }
     if study.kind == "prompts":
         data |= _prompt_spread(study)

@@ -15,7 +15,7 @@ from bayesicl.law import Design
 from bayesicl.nuts import mixture_of
 
 Progress = Callable[[str], None]
-HOPELESS = 5_000_000  # leapfrog steps of draws: fifty times what a study takes that mixes
+HOPELESS = 1500.0  # leapfrogs a draw, summed over attempts: a hundred times what mixing takes
 
 
 class Outcome(NamedTuple):
@@ -31,14 +31,14 @@ def first_that_passes(
     engine: Engine, runs: Iterable[Chains], labels: Labels, design: Design, data: Mapping
 ) -> Outcome:
     """The first of some runs that passes the gates, or the last before hope is given up."""
-    outcome, spent = None, 0
+    outcome, spent = None, 0.0
     for attempt, chains in enumerate(runs, 1):
         values = engine.natural(chains, design, data)
         posterior = labels.named(values, labels.reported)
         depth = engine.settings.max_tree_depth
         checks = diagnose(posterior, labels.statistics(chains), max_tree_depth=depth)
         outcome = Outcome(chains, values, checks, attempt)
-        spent += int(chains.stats["n_steps"].sum())
+        spent += float(chains.stats["n_steps"].mean())
         if checks.passed or spent > HOPELESS:
             break
     assert outcome is not None, "no runs"

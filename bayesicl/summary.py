@@ -29,13 +29,13 @@ MEANING = {
     "p_zero": "probability at 0 shots",
     "p_last": "probability at the longest fitted shots",
     "alpha": "exponent of the power, no unit",
-    "C": "what demonstrations can take off -log p, nats",
-    "A": "what demonstrations can take off -log p, nats",
+    "C": "how far -log p lies above its limit before the law's fall, nats",
+    "A": "how far -log p lies above its limit before the law's fall, nats",
     "L": "-log p with endless demonstrations, nats",
-    "n_0": "demonstrations to halve A",
+    "n_0": "demonstrations and query at which half of A is gone",
     "n_c": "demonstrations before the fall begins",
     "k": "steepness, no unit",
-    "scatter": "extra sd of a count, in units of sqrt(p(1 - p))",
+    "scatter": "extra sd of a share, in units of sqrt(p(1 - p))",
     "dispersion": "variance at 10 shots, in units of binomial variance",
     "dispersion_slope": "of log dispersion, per unit of log(1 + shots)",
     "replicate_sd": "sd common to a replicate, in units of sqrt(p(1 - p))",
@@ -191,7 +191,7 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
         lines.append(f"NOT CONVERGED, do not rely on it: {'; '.join(failures)}")
     for remark in json.loads(tree.attrs["warnings"]):
         lines.append(f"warning: {remark}")
-    names = [_name(row) for row in table.to_dict("records")]
+    names = [element(row["parameter"], row) for row in table.to_dict("records")]
     width = max(map(len, names))
     starts = _first_shots(tree)
     lines.append(f"{'':{width}}   median   {100 * level:g}% interval       moved")
@@ -232,6 +232,7 @@ def _why(row: dict) -> str:
     return "its median moves with the prior"
 
 
-def _name(row: dict) -> str:
+def element(name: str, row: dict) -> str:
+    """One element of a parameter in a row of a table: its name, and hypotheses in brackets."""
     inside = ", ".join(v for v in (row["hypothesis"], row["believed"]) if v)
-    return f"{row['parameter']}[{inside}]" if inside else row["parameter"]
+    return f"{name}[{inside}]" if inside else name

@@ -58,11 +58,12 @@ def study_of(tree: xr.DataTree) -> Study:
 def law_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Law:
     """The law that a fit was made with, from its name or its file.
 
-    law: where to find a user's law that has moved; laws of bayesicl do not move. Raises InputError
+    law: where to find a user's law that has moved; of no account for other laws. Raises InputError
     where the law's file has changed since the fit: its draws belong to the old one.
     """
-    path = tree.attrs["law_path"]
-    found = load_law((law or path) if path else tree.attrs["law"])
+    own = tree.attrs["law_path"] or tree.attrs["law"]
+    moved = load_law(law) if law and tree.attrs["law_path"] else None
+    found = moved if moved and moved.name == tree.attrs["law"] else load_law(own)
     if found.source_hash != tree.attrs["law_hash"]:
         raise InputError(
             f"law {tree.attrs['law']!r} has changed since this fit was made ({found.path}); "
@@ -114,10 +115,13 @@ def owners(fits: Iterable[tuple[str, str]]) -> dict[str, set[tuple[str, str]]]:
 
 
 def file_name(study: Study, law: str) -> str:
-    """A readable name that is unique to this study and law, without its ending."""
+    """A readable name that is unique to this study, split and law, without its ending."""
     text = "_".join(part for part in (*study.key.values(), law) if part)
     slug = "".join(c if c.isalnum() or c in "-._=" else "-" for c in text)[:120].strip("-.")
-    key = json.dumps([study.key, study.hypotheses, law])
+    split = study.fraction < 1  # may stand beside the same study fitted whole
+    slug += f"_first-{100 * study.fraction:.0f}%" if split else ""
+    fitted = study.cells["fitted"].to_numpy().tolist() if split else []
+    key = json.dumps([study.key, study.hypotheses, law, fitted])
     return f"{slug}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
 
 
@@ -200,6 +204,6 @@ def _is_fit(path: Path) -> bool:
 
 def content_key(attrs: Mapping[str, Any]) -> str:
     """What a fit depends on, as one string: two fits with one key are the same fit."""
-    names = ("data_hash", "fitted_hash", "law", "law_hash", "noise", "backgrounds", "seed",
-             "settings", "device")  # fmt: skip
+    names = ("data_hash", "fitted_hash", "law", "law_hash", "code_hash", "noise", "backgrounds",
+             "seed", "settings", "device")  # fmt: skip
     return hashlib.sha256(json.dumps([str(attrs[n]) for n in names]).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """Logistic (Hill) law: -log p(n) = A / (1 + ((n + 1) / n_0)^k) + L.
 
 n    demonstrations before the query ("shots"), n >= 0; the query itself counts, hence n + 1
-A    nats that demonstrations can take away, > 0
-n_0  demonstrations at which half of A is gone, > 0
+A    nats above the limit before the fall (at n + 1 = 0), > 0
+n_0  demonstrations, the query counted, at which half of A is gone, > 0
 k    steepness, > 0
 L    -log p with endless demonstrations, in nats, > 0
 

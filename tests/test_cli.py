@@ -240,7 +240,7 @@ def refused(result, words):
         (["plot", "FITS", "--out", "FILE"], ["--out", "cannot be written"]),
         (["plot", "ONE", "--out", "new", "--kind", "belief"], ["no belief"]),
         (["plot", "ONE", "--out", "new", "--kind", "pie"], ["--kind", "pie"]),
-        (["plot", "ONE", "--out", "new", "--shots", "0"], ["2 shots or more"]),
+        (["plot", "ONE", "--out", "new", "--shots", "0"], ["--shots", "between 1 and"]),
         (["fit", "TABLE", "--out", "FILE"], ["--out", "cannot be written"]),
         (["fit", "TABLE"], ["--out"]),
         (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),

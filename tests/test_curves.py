@@ -84,7 +84,9 @@ def test_replicated_counts():
     np.testing.assert_allclose(study.cells["y"], [0.2, 0.6])  # replicates count alike
     assert study.cells["total"].tolist() == [15.0, 15.0]
     assert study.cells["replicates"].tolist() == [2, 2]
-    np.testing.assert_allclose(study.cells["error"], [0.0, 0.2])  # sd / sqrt(2)
+    # Replicates that agree: Agresti and Coull. Else sd / sqrt(2).
+    p = (3 + 2) / (15 + 4)
+    np.testing.assert_allclose(study.cells["error"], [np.sqrt(p * (1 - p) / 19), 0.2])
     assert study.rows["cell"].tolist() == [0, 0, 1, 1]
     assert study.rows["replicate"].tolist() == [0, 1, 0, 1]
     np.testing.assert_allclose(study.rows["y"], [0.2, 0.2, 0.4, 0.8])
@@ -439,6 +441,16 @@ def test_flat_curves_warn_once_a_study(table, message):
         read_curves(table)
     assert len(caught) == 1
     assert caught[0].filename == __file__
+
+
+def test_counts_given_as_probabilities_warn():
+    right = [0.0, 1.0, 1.0, 0.0]
+    table = frame(shots=[0, 0, 1, 1], prob=right, replicate=[0, 1, 0, 1])
+    with pytest.warns(CurveWarning, match="0 or 1 throughout: give right answers as `correct`"):
+        read_curves(table)
+    table = frame(shots=[0, 1, 2, 3], prob=[0.25, 0.5, 0.55, 0.7], total=20)
+    with pytest.warns(CurveWarning, match="whole number throughout: if it is an accuracy"):
+        read_curves(table)
 
 
 def test_se_that_goes_with_the_outcome_warns():

@@ -66,9 +66,9 @@ def case():
 def dense(name, design, data, p):
     """Mean and covariance of the cells' means by definition, curves independent."""
     size = {k: np.array(v)[design.hypothesis] for k, v in SIZES[name].items()}
-    v = p * (1 - p)
     if name == "given-se":
         return p, np.diag(data["se"] ** 2)
+    v = shrunk_variance(name, data, p)
     if name == "mean-probability":
         return p, np.diag(size["c"] * v / data["total"])
     # d is `dispersion` at 10 shots and log-linear in log(1 + shots).
@@ -76,6 +76,14 @@ def dense(name, design, data, p):
     load = size["replicate_sd"] * np.sqrt(v / data["replicates"])
     same = design.hypothesis[:, None] == design.hypothesis
     return p, np.diag(d * v / (data["replicates"] * data["total"])) + same * np.outer(load, load)
+
+
+def shrunk_variance(name, data, p):
+    """p(1 - p) with half an item, or half a prompt squared, added on both sides."""
+    n = data["total"] * (data["replicates"] if name == "replicates" else 1)
+    extra = 0.5 if name == "replicates" else 0.25 / n
+    p = (n * p + extra) / (n + 2 * extra)
+    return p * (1 - p)
 
 
 def beta_binomial(design, data, p):
@@ -224,7 +232,7 @@ def test_draws_have_the_claimed_moments(name, seen):
 
 def load_squared(design, data, p):
     tau = np.array(SIZES["replicates"]["replicate_sd"])[design.hypothesis]
-    return tau**2 * p * (1 - p) / data["replicates"]
+    return tau**2 * shrunk_variance("replicates", data, p) / data["replicates"]
 
 
 # Studies: padding, held-out cells

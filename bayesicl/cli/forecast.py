@@ -53,10 +53,11 @@ def run(args: argparse.Namespace) -> int:
     complaints = []
     for tree in _fits(args):
         complaints.append(common.complaint(tree))
-        law = None if args.law == ["all"] else args.law[0]
+        # Beside saved fits --law tells where a law is; a table's fits know it.
+        law = args.law[0] if args.law != ["all"] and args.out is None else None
         if not tree["study"]["fitted"].all():
-            parts["cells"].append(score_cells(tree, law=law))
-        prediction = predict(tree, args.shots, law=law)
+            parts["cells"].append(score_cells(tree, law=law, seed=args.seed))
+        prediction = predict(tree, args.shots, law=law, seed=args.seed)
         words = json.loads(prediction.attrs["bands"])
         table = bands(prediction)
         parts["curves"].append(common.named(tree, table.assign(band=table["band"].map(words))))

@@ -74,8 +74,6 @@ def figures_of_fits(
     for tree in trees:
         study = study_of(tree)
         name = file_name(study, tree.attrs["law"])
-        if study.fraction < 1:  # may stand beside the same study fitted whole
-            name += f"_first-{100 * study.fraction:.0f}%"
         if "curves" in kinds or "belief" in kinds:
             shots = _grid(study.cells["shots"].to_numpy().max() if longest is None else longest)
             prediction = predict(tree, shots, law=law)
