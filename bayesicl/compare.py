@@ -101,14 +101,16 @@ def _matched(fits: Sequence[xr.DataTree]) -> dict[str, dict[str, xr.DataTree]]:
     """Fits by study and law, laws in one order; refuses what cannot be compared."""
     if not fits:
         raise InputError("nothing to compare: no fits given")
-    by_study: dict[str, dict[str, xr.DataTree]] = {}
+    given: dict[str, list[xr.DataTree]] = {}
     for tree in fits:
-        own, name = by_study.setdefault(label(tree), {}), law_label(tree)
-        if name in own:
-            raise InputError(f"{label(tree)}: law {name} was given twice; drop one fit")
-        own[name] = tree
-    for study, trees in by_study.items():
-        _same_cells(study, list(trees.values()))
+        given.setdefault(label(tree), []).append(tree)
+    by_study: dict[str, dict[str, xr.DataTree]] = {}
+    for study, trees in given.items():
+        _same_cells(study, trees)
+        by_study[study] = {law_label(tree): tree for tree in trees}
+        if len(by_study[study]) < len(trees):
+            names = ", ".join(map(law_label, trees))
+            raise InputError(f"{study}: a law was given twice ({names}); drop one fit")
     laws = owners((label(tree), law_label(tree)) for tree in fits)
     for law, own in laws.items():
         for study in by_study.keys() - {study for study, _ in own}:

@@ -318,7 +318,7 @@ def test_refuses_what_cannot_be_compared(pair):
         ([first, altered(second, data_hash="x")], "lm | t: .*different data; fit both"),
         ([first, altered(second, fitted_hash="x")], "different cells held out"),
         ([first, altered(second, noise="mean-probability")], "different noise"),
-        ([first, second, first], "lm | t: law straight was given twice"),
+        ([first, second, first], r"lm | t: a law was given twice \(straight, level, straight\)"),
         ([first, second, altered(first, key=other)], "lm | other: not fitted under level, but lm"),
         (
             [*pair, *(altered(t, key=other, noise="mean-probability") for t in pair)],

@@ -627,6 +627,39 @@ def test_posterior_density_by_change_of_variables(name, H, B):
     np.testing.assert_allclose(-at.energy, prior + likelihood + log_det, rtol=1e-8, atol=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("H", "B", "names"),
+    [
+        (1, 1, ["scoring", "general", "sampling"]),
+        (2, 0, ["scoring", "general", "sampling"]),
+        (1, 2, ["sampling", "general"]),
+    ],
+)
+def test_laws_that_are_one_function(H, B, names):
+    """Same curve and same prior density at the same table of P."""
+    design, _ = study(H, B, np.random.default_rng(0))
+    rng = np.random.default_rng(1)
+    M = H + B
+    hit = rng.uniform(0.5, 0.9, H)
+    miss = hit[:, None] * rng.uniform(0.1, 0.9, (H, M - 1))
+    common = {"pi": np.sort(rng.dirichlet(np.ones(M)))[::-1], "K": 0.4, "gamma": hit}
+    # With H = 2 and no background, beta_m belongs to the hypothesis that scores or generates.
+    betas = {"scoring": miss[:, 0], "sampling": miss[::-1, 0] if H == 2 else miss[0]}
+    values = {name: common | {"beta": beta} for name, beta in betas.items()}
+    values["general"] = common | {"_hit": hit, "_miss": miss}
+    found = []
+    for name in names:
+        with handlers.seed(rng_seed=0), handlers.substitute(data=values[name]):
+            trace = handlers.trace(laws()[name].model).get_trace(design)
+            out = laws()[name].model(design)
+        sites = [s for s in trace.values() if s["type"] == "sample"]
+        prior = sum(float(np.sum(s["fn"].log_prob(s["value"]))) for s in sites)
+        found.append((np.asarray(out), prior))
+    for out, prior in found[1:]:
+        np.testing.assert_allclose(out, found[0][0], rtol=1e-12)
+        assert prior == pytest.approx(found[0][1], rel=1e-12)
+
+
 # Priors
 
 

@@ -92,6 +92,23 @@ def beta_binomial(design, data, p):
     return stats.betabinom(data["total"].astype(int), p * size, (1 - p) * size)
 
 
+@pytest.mark.parametrize("cells", [2, 4, 8])
+def test_cells_that_are_all_right_do_not_prove_a_ceiling_of_one(cells):
+    """Posterior of a flat curve's p under a uniform prior, against the binomial's own."""
+    replicates, items = 4, 50
+    one = np.ones(cells)
+    design = Design(10 * one, np.zeros(cells, int))
+    data = {"y": one, "total": items * one, "replicates": replicates * one, "fitted": one > 0}
+    sizes = {"dispersion": np.ones(1), "dispersion_slope": np.zeros(1), "replicate_sd": np.zeros(1)}
+    miss = np.exp(np.linspace(np.log(1e-12), np.log(0.2), 4000))
+    noise = NOISES["replicates"]
+    density = [float(noise.log_density(np.log1p(-m) * one, sizes, design, data)) for m in miss]
+    weight = np.exp(np.array(density) - max(density)) * miss  # on the grid's log scale
+    median = miss[np.searchsorted(np.cumsum(weight) / weight.sum(), 0.5)]
+    exact = 1 - 0.5 ** (1 / (cells * replicates * items + 1))
+    assert exact / 4 < median < exact * 4
+
+
 # Densities
 
 
