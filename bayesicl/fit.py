@@ -154,17 +154,25 @@ def _try_law(law: Law, study: Study, backgrounds: int) -> None:
         return
     design, _ = arrays(study, backgrounds=backgrounds)
     try:
-        with handlers.seed(rng_seed=0), handlers.block():
-            out = jax.eval_shape(lambda: law.model(design))
+        outs = []
+        for draw in range(8):  # of the law's own prior
+            with handlers.seed(rng_seed=draw), handlers.block():
+                outs.append(np.asarray(law.model(design)))
+        out = np.stack(outs)
     except Exception as error:
         raise InputError(
             f"law file {law.path}: model(design) does not run on {study.label} "
             f"({type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]})"
         ) from error
-    if getattr(out, "shape", None) != design.shots.shape:
+    if out.shape[1:] != design.shots.shape or out.dtype.kind != "f":
         raise InputError(
             f"law file {law.path}: model(design) must return log p of every cell, shape "
-            f"{design.shots.shape}, got {getattr(out, 'shape', out)}"
+            f"{design.shots.shape}, got {out.shape[1:] or outs[0]}"
+        )
+    if np.isnan(out).any() or (out > 1e-6).any():
+        raise InputError(
+            f"law file {law.path}: log p must be a number of at most 0 for every draw of the "
+            f"prior, got {out[np.isnan(out) | (out > 1e-6)][0]:g}; check the signs in `curve`"
         )
 
 
@@ -270,5 +278,8 @@ def _fall(cells) -> str:
     if not beyond.any():
         return ""
     i, j = np.unravel_index(np.argmax(np.where(beyond, drop, -1.0)), (4, 4))
-    at = [f"{mean[k]:.2f} at {n[parts[k][0]]:g} to {n[parts[k][-1]]:g} shots" for k in (i, j)]
+    at = [
+        f"a mean of {mean[k]:.2f} at {n[parts[k][0]]:g} to {n[parts[k][-1]]:g} shots"
+        for k in (i, j)
+    ]
     return f"from {at[0]} to {at[1]}"

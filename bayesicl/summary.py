@@ -11,11 +11,13 @@ import xarray as xr
 from arviz_stats import ess, rhat
 from arviz_stats.base import array_stats
 from scipy.special import logit
+from scipy.stats import norm
 
 from bayesicl.tree import label, law_label, study_of
 
 MIN_CONTRACTION = 0.5
 MAX_PRIOR_SHIFT = 0.5
+MISSED = 0.01  # of any false alarm about a cell that the law misses, in one study
 MAX_WIDTH = 0.5  # of the 90 % interval of a probability: wider ones locate nothing
 
 MEANING = {
@@ -93,6 +95,30 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
             )
     table = pd.DataFrame(rows)
     return Summary(table, _text(tree, table, level))
+
+
+def missed(tree: xr.DataTree) -> pd.DataFrame:
+    """Fitted cells that the fit says should not have come out so: one row each.
+
+    Columns: hypothesis, shots, measured, lower, upper (of the 99 % interval of such a measurement).
+    A cell counts that lies further from the predictive mean, in its sds, than one study in a
+    hundred would have of any cell.
+    """
+    study = study_of(tree)
+    draws = tree["posterior_predictive"]["y"]
+    cells = study.cells.iloc[draws["cell"].to_numpy()]
+    draws = draws.to_numpy().reshape(-1, len(cells))
+    y, z = cells["y"].to_numpy(), norm.isf(MISSED / 2 / max(len(cells), 1))
+    lower, upper = np.quantile(draws, [0.005, 0.995], axis=0)
+    far = (np.abs(y - draws.mean(0)) > z * draws.std(0)) & ((y < lower) | (y > upper))
+    table = {
+        "hypothesis": [study.hypotheses[h] for h in cells["hypothesis"]],
+        "shots": cells["shots"].to_numpy(),
+        "measured": y,
+        "lower": lower,
+        "upper": upper,
+    }
+    return pd.DataFrame(table)[far].reset_index(drop=True)
 
 
 def ordered(tree: xr.DataTree) -> list[str]:
@@ -186,11 +212,26 @@ def _stronger_prior(tree: xr.DataTree) -> _Stronger | None:
 
 def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
     lines = [f"{label(tree)}, law {law_label(tree)}, noise {tree.attrs['noise']}"]
+    cells = study_of(tree).cells
+    fitted = cells[cells["fitted"]]
+    lines.append(
+        f"fitted to {len(fitted)} of {len(cells)} cells, "
+        f"{fitted['shots'].min():g} to {fitted['shots'].max():g} shots"
+    )
     if not tree.attrs["passed"]:
         failures = json.loads(tree.attrs["diagnostics"])["failures"]
         lines.append(f"NOT CONVERGED, do not rely on it: {'; '.join(failures)}")
     for remark in json.loads(tree.attrs["warnings"]):
         lines.append(f"warning: {remark}")
+    wrong = missed(tree)
+    if len(wrong):
+        middle = (wrong["lower"] + wrong["upper"]) / 2
+        cell = wrong.to_dict("records")[int(np.argmax(np.abs(wrong["measured"] - middle)))]
+        lines.append(
+            f"warning: the law misses {len(wrong)} of {len(fitted)} cells; at {cell['shots']:g} "
+            f"shots it expects {cell['lower']:.3g} to {cell['upper']:.3g} and "
+            f"{cell['measured']:.3g} was measured. Intervals below trust the law."
+        )
     names = [element(row["parameter"], row) for row in table.to_dict("records")]
     width = max(map(len, names))
     starts = _first_shots(tree)

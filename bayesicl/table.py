@@ -20,6 +20,7 @@ import pandas as pd
 
 from bayesicl.errors import InputError
 
+_EXCEL = {".xlsx", ".xls", ".ods"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 _PARQUET = {".parquet", ".pq"}
@@ -202,6 +203,8 @@ def _read_file(path: Path) -> pd.DataFrame:
     ending = endings[-1] if endings else ""
     if ending in _PARQUET:
         return _read_parquet(content, path)
+    if ending in _EXCEL or content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise InputError(f"{path}: is an Excel file; save the sheet as CSV and give that")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

@@ -166,7 +166,9 @@ def load(path: str | Path) -> xr.DataTree:
     """Read a saved fit into memory; raises InputError where the file is not one."""
     path = Path(path)
     if not path.exists():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file; check the path, or make fits with bayesicl fit")
+    if path.suffix not in (".nc", ".zarr"):
+        raise InputError(f"{path}: is no saved fit (.nc or .zarr); if it is a table, fit it first")
     try:
         if path.suffix == ".zarr":
             opened = xr.open_datatree(path, engine="zarr", consolidated=False)

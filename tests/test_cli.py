@@ -136,6 +136,23 @@ def nth(value, good, at=2):
 
 
 PROB = {"correct": None, "total": None, "replicate": [0, 0, 0, 0, 0, 0]}
+BROKEN = """
+import jax.numpy as jnp
+import numpyro
+import numpyro.distributions as dist
+
+from bayesicl.law import Law
+from bayesicl.priors import hypotheses
+
+
+def model(design):
+    with hypotheses(design):
+        L = numpyro.sample("L", dist.Exponential(1.0))
+    return RETURNED
+
+
+law = Law("broken", lambda shots: shots, model, reference="made for the tests")
+"""
 NOT_A_LAW = "def curve(shots): return shots\n"
 
 BAD = {  # name: (table or text of the file, arguments after TABLE, words of the message)
@@ -169,6 +186,20 @@ BAD = {  # name: (table or text of the file, arguments after TABLE, words of the
     "not text": (b"\x00\xff\xfe\x01" * 50, [], ["table"]),
     "unknown law": (rows(), ["--law", "hill"], ["unknown law 'hill'", "scoring"]),
     "no law file": (rows(), ["--law", "mine.py"], ["mine.py", "no such file"]),
+    "law that does not run": (
+        rows(),
+        ["--law", "BROKEN:1 / 0"],
+        ["does not run", "ZeroDivisionError"],
+    ),
+    "law of one value": (rows(), ["--law", "BROKEN:-L[0]"], ["log p of every cell, shape"]),
+    "law above 1": (rows(), ["--law", "BROKEN:L[0] + 0 * design.shots"], ["at most 0", "signs"]),
+    "law that is no number": (
+        rows(),
+        ["--law", "BROKEN:jnp.log(-L[0]) + 0 * design.shots"],
+        ["at most 0", "nan"],
+    ),
+    "Excel": ("PK\x03\x04 and so on", [], ["Excel", "save the sheet as CSV"]),
+    "semicolons": ("shots;correct;total\n0;1;10\n1;3;10\n", [], ["semicolons"]),
     "law file without a law": (rows(), ["--law", "LAW"], ["must define `law = Law("]),
     "unknown noise": (rows(), ["--noise", "gaussian"], ["unknown noise 'gaussian'"]),
     "unsuited noise": (rows(), ["--noise", "given-se"], ["does not suit"]),
@@ -203,6 +234,10 @@ def test_bad_table_or_options(case, tmp_path, capsys):
     if "LAW" in more:
         law.write_text(NOT_A_LAW)
         more = [str(law) if word == "LAW" else word for word in more]
+    for word in more:
+        if word.startswith("BROKEN:"):
+            law.write_text(BROKEN.replace("RETURNED", word.removeprefix("BROKEN:")))
+            more = [str(law) if w == word else w for w in more]
     refused(run(capsys, "fit", file, "--out", out, *more), words)
     assert not out.exists()
 
@@ -222,6 +257,11 @@ def refused(result, words):
     ("argv", "words"),
     [
         (["summary", "FILE"], ["not a netCDF or zarr file"]),
+        (["summary", "TABLE"], ["no saved fit", "fit it first"]),
+        (["forecast", "FITS", "--draws", "100"], ["--draws is for a table"]),
+        (["forecast", "FITS", "--noise", "foo"], ["--noise is for a table"]),
+        (["forecast", "FITS", "--law", "scoring"], ["--law scoring", "your own law's file"]),
+        (["fit", "TABLE", "--out", ""], ["--out must name a folder"]),
         (["summary", "FOREIGN"], ["not written by bayesicl"]),
         (["summary", "nowhere"], ["nowhere", "no such file"]),
         (["summary", "EMPTY"], ["no fits"]),

@@ -554,7 +554,7 @@ def test_fall_beyond_noise(rng, path):
     study = counts(np.r_[np.linspace(0.2, 0.8, 8), np.linspace(0.7, 0.3, 4)], 100, rng)
     with pytest.warns(
         CurveWarning,
-        match=r"falls from 0\.\d\d at 24 to 32 shots to 0\.\d\d at 36 to 44 shots; "
+        match=r"falls from a mean of 0\.\d\d at 24 to 32 shots to a mean of 0\.\d\d at 36 to 44 shots; "
         "law power cannot fall",
     ):
         warn_misfits(study, load_law("power"), 1)
@@ -565,7 +565,7 @@ def test_fall_beyond_noise(rng, path):
 
 def test_a_dip_is_a_fall(rng):
     study = counts(np.r_[np.full(4, 0.7), np.full(4, 0.3), np.full(4, 0.7)], 100, rng)
-    assert " at 0 to 8 shots to " in _fall(study.cells)
+    assert " at 0 to 8 shots to a mean of " in _fall(study.cells)
 
 
 def test_few_false_alarms_of_a_fall(rng):

@@ -14,7 +14,14 @@ import xarray as xr
 from scipy.special import expit, logit
 
 from bayesicl import fit, read_curves
-from bayesicl.summary import MAX_PRIOR_SHIFT, MIN_CONTRACTION, ordered, summarise, unconstrained
+from bayesicl.summary import (
+    MAX_PRIOR_SHIFT,
+    MIN_CONTRACTION,
+    missed,
+    ordered,
+    summarise,
+    unconstrained,
+)
 from bayesicl.tree import study_dataset
 
 
@@ -41,11 +48,14 @@ def made(posterior, prior, log_prior):
     def group(values):
         return xr.Dataset({name: (("chain", "draw"), x) for name, x in values.items()})
 
+    near = 0.2 * np.arange(1, 4) + 0.05 * np.random.default_rng(0).normal(size=(4, 1000, 3))
+    predictive = xr.Dataset({"y": (("chain", "draw", "cell"), near)}, coords={"cell": [0, 1, 2]})
     tree = xr.DataTree.from_dict(
         {
             "posterior": group(posterior),
             "prior": group(prior),
             "log_prior": group(log_prior),
+            "posterior_predictive": predictive,
             "study": study_dataset(read_curves(table).studies[0]),
         }
     )
@@ -65,6 +75,35 @@ def conjugate():
     density = {"K": -0.5 * (k / 2) ** 2 - k, "pi": -0.5 * u**2 - np.log(expit(u) * expit(-u))}
     # log_prior is the density of K and pi themselves, hence the Jacobians.
     return made({"K": np.exp(k), "pi": expit(u)}, prior, density), k
+
+
+def test_cells_that_the_law_misses_are_named(conjugate):
+    tree = conjugate[0].copy()
+    assert missed(tree).empty
+    assert "misses" not in summarise(tree).text
+    assert "fitted to 3 of 3 cells, 0 to 2 shots" in summarise(tree).text
+    draws = tree["posterior_predictive"]["y"].to_numpy().copy()
+    draws[..., 1] -= 0.35
+    far = xr.Dataset({"y": (("chain", "draw", "cell"), draws)}, coords={"cell": [0, 1, 2]})
+    tree["posterior_predictive"] = xr.DataTree(far)
+    table = missed(tree)
+    assert table["shots"].tolist() == [1]
+    assert table["measured"].tolist() == [0.4]
+    assert table["upper"][0] < 0.3
+    assert "the law misses 1 of 3 cells; at 1 shots it expects" in summarise(tree).text
+
+
+def test_false_alarms_of_a_missed_cell_are_few(conjugate):
+    """One study in a hundred, where cells are drawn as predicted."""
+    rng = np.random.default_rng(5)
+    tree, alarms = conjugate[0].copy(), 0
+    for _ in range(300):
+        draws = 0.2 * np.arange(1, 4) + 0.05 * rng.normal(size=(4, 1000, 3))
+        draws += (0.2 * np.arange(1, 4) - draws.mean((0, 1))) + 0.05 * rng.normal(size=3)
+        new = xr.Dataset({"y": (("chain", "draw", "cell"), draws)}, coords={"cell": [0, 1, 2]})
+        tree["posterior_predictive"] = xr.DataTree(new)
+        alarms += not missed(tree).empty
+    assert alarms <= 10  # 3 expected
 
 
 def test_contraction_by_hand(conjugate):

@@ -233,6 +233,8 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
     """Make the folder and prove that it can be written to; InputError where it cannot."""
     import tempfile
 
+    if not str(path):
+        raise InputError(f"{option} must name a folder, got nothing")
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -166,6 +166,7 @@ def same_fit(path: Path, attrs: dict[str, Any]) -> "xr.DataTree | None":
 
 def gate_row(tree: "xr.DataTree") -> dict[str, Any]:
     """How a fit went, in one row."""
+    from bayesicl.summary import missed
     from bayesicl.tree import label, law_label, study_of
 
     checks = json.loads(tree.attrs["diagnostics"])
@@ -177,5 +178,6 @@ def gate_row(tree: "xr.DataTree") -> dict[str, Any]:
         "ess_bulk": checks["ess_bulk"],
         "ess_tail": checks["ess_tail"],
         "divergences": checks["divergences"],
+        "missed_cells": len(missed(tree)),
         "fitted": study_of(tree).fraction,
     }

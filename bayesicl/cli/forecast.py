@@ -63,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
         parts["curves"].append(common.named(tree, table.assign(band=table["band"].map(words))))
         if args.threshold is not None:
             table = reach(prediction, args.threshold).assign(threshold=args.threshold)
+            if not args.json:  # so many draws cannot show less, nor certainty
+                table["probability"] = table["probability"].map(_hedged)
             parts["reached"].append(common.named(tree, table))
     tables = {name: pd.concat(part, ignore_index=True) for name, part in parts.items() if part}
     if "cells" in tables:
@@ -78,6 +80,12 @@ def run(args: argparse.Namespace) -> int:
     return common.finish(complaints)
 
 
+def _hedged(probability: float) -> str:
+    if 0.001 <= probability <= 0.999:
+        return f"{probability:.3f}"
+    return "<0.001" if probability < 0.5 else ">0.999"
+
+
 HEADINGS = {
     "scores": "Held-out cells: coverage of the intervals, and errors in probability",
     "curves": "Predictions: medians and intervals, by what each band is of (where within is False, "
@@ -90,10 +98,18 @@ def _fits(args: argparse.Namespace) -> "Iterable[xr.DataTree]":
     """Saved fits, or the table's as they are made."""
     first = Path(args.source[0])
     if first.is_dir() or first.suffix in (".nc", ".zarr"):
-        for option in ("out", "fit_shots", "fit_points"):
-            if getattr(args, option) is not None:
+        parser = common.Parser()
+        common.add_table_options(parser)
+        common.add_fit_options(parser)
+        for option, default in {**vars(parser.parse_args([])), "out": None}.items():
+            if getattr(args, option) != default and option not in ("law", "seed"):
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag} is for a table, and {first} holds fits; leave it out")
+        if args.law != ["all"] and not args.law[0].endswith(".py"):
+            raise InputError(
+                f"--law {args.law[0]}: beside fits it says where your own law's file is; name the "
+                "fits that you want instead"
+            )
         return common.load_fits(args.source)
     if len(args.source) > 1:
         raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
