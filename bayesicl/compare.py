@@ -17,11 +17,10 @@ from scipy.special import logsumexp
 
 from bayesicl.engine import precision
 from bayesicl.errors import InputError
-from bayesicl.fit import study_key
 from bayesicl.forecast import engine_of
 from bayesicl.labels import Labels
 from bayesicl.law import BAYESIAN, Law
-from bayesicl.program import arrays
+from bayesicl.program import arrays, study_key
 from bayesicl.retry import attempts, first_that_passes
 from bayesicl.tree import label, law_label, owners, study_of
 

@@ -22,7 +22,7 @@ from bayesicl.errors import CurveWarning, InputError
 from bayesicl.labels import Labels, to_tree
 from bayesicl.law import BAYESIAN, Design, Law, laws, load_law
 from bayesicl.noise import load_noise
-from bayesicl.program import arrays
+from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
 from bayesicl.tree import FORMAT
 
@@ -100,7 +100,7 @@ def fits(
         (study, law, same) for study in curves for law, same in distinct(loaded, study, backgrounds)
     ]
     for study, law, _ in tasks:
-        _try_law(law, study, backgrounds)
+        try_law(law, study, backgrounds)
     noises = {study.kind: load_noise(noise, study.kind) for study in curves}
     engines: dict[tuple[str, str], Engine] = {}
     for i, (study, law, same) in enumerate(tasks, 1):
@@ -148,7 +148,7 @@ def distinct(
     return out
 
 
-def _try_law(law: Law, study: Study, backgrounds: int) -> None:
+def try_law(law: Law, study: Study, backgrounds: int) -> None:
     """Run a user's law once on the shape of a study, so that what is wrong with it says so."""
     if law.bundled:
         return
@@ -174,14 +174,6 @@ def _try_law(law: Law, study: Study, backgrounds: int) -> None:
             f"law file {law.path}: log p must be a number of at most 0 for every draw of the "
             f"prior, got {out[np.isnan(out) | (out > 1e-6)][0]:g}; check the signs in `curve`"
         )
-
-
-def study_key(seed: int, study: Study, law: str = "") -> jax.Array:
-    """The random key of a study's fitted cells under the law of this name."""
-    seen = study.cells.loc[study.cells["fitted"], ["hypothesis", "shots", "y"]].astype(float)
-    name = json.dumps([study.key, law]).encode()
-    digest = hashlib.sha256(name + seen.to_numpy().tobytes()).digest()
-    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big") >> 1)
 
 
 @cache

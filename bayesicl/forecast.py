@@ -13,10 +13,9 @@ from scipy.special import logsumexp
 from bayesicl.curves import Study
 from bayesicl.engine import Engine, Settings, precision
 from bayesicl.errors import InputError
-from bayesicl.fit import study_key
 from bayesicl.law import Design, Law
 from bayesicl.noise import NOISES
-from bayesicl.program import arrays, padded_size
+from bayesicl.program import arrays, padded_size, study_key
 from bayesicl.tree import believed, label, law_label, law_of, owners, study_of
 
 LEVELS = (0.5, 0.9)

@@ -1,5 +1,7 @@
 """The one place where a law and a noise become a NumPyro program, and a study its arrays."""
 
+import hashlib
+import json
 from collections.abc import Callable, Mapping
 
 import jax
@@ -67,6 +69,14 @@ def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.
     if study.kind == "replicated counts":
         data |= _replicate_rows(study)
     return design, data
+
+
+def study_key(seed: int, study: Study, law: str = "") -> jax.Array:
+    """The random key of a study's fitted cells under the law of this name."""
+    seen = study.cells.loc[study.cells["fitted"], ["hypothesis", "shots", "y"]].astype(float)
+    name = json.dumps([study.key, law]).encode()
+    digest = hashlib.sha256(name + seen.to_numpy().tobytes()).digest()
+    return jax.random.fold_in(jax.random.key(seed), int.from_bytes(digest[:4], "big") >> 1)
 
 
 def _prompt_spread(study: Study) -> dict[str, np.ndarray]:

@@ -278,7 +278,9 @@ def test_one_fit_may_stand_for_several_laws(pair, left, monkeypatch):
         (10.0, 4.0, 500, 2, "too few to decide"),
         (10.0, 4.0, 500, 9, "too few to decide"),
         (10.0, 4.0, 50, 10, "worse"),  # studies are the unit
-        (10.0, 2.4, 500, 2, "worse"),
+        (10.0, 2.4, 500, 2, "too few to decide"),  # Student's t of two studies
+        (10.0, 1.4, 500, 9, "too few to decide"),
+        (10.0, 1.2, 500, 9, "worse"),
         (3.0, 0.1, 50, 1, "not told apart"),
     ],
 )

@@ -395,7 +395,7 @@ def test_bad_input_says_what_where_and_what_to_do(tmp_path, source, settings, me
     ("name", "content", "message"),
     [
         ("t.csv", b"shots\x00,correct", "not UTF-8 text; save the table as CSV"),
-        ("t.xlsx", b"PK\x03\x04\xff\xfe", "not UTF-8 text"),
+        ("t.xlsx", b"PK\x03\x04\xff\xfe", "is an Excel file"),
         ("t.csv.gz", b"shots,correct", "cannot be read"),
         ("t.jsonl", b'{"shots": 0}\n{"shots": \n', "line 2: is not JSON"),
         ("t.json", b"[1, 2]", "line 1: must be one JSON object, got list"),

@@ -554,8 +554,8 @@ def test_fall_beyond_noise(rng, path):
     study = counts(np.r_[np.linspace(0.2, 0.8, 8), np.linspace(0.7, 0.3, 4)], 100, rng)
     with pytest.warns(
         CurveWarning,
-        match=r"falls from a mean of 0\.\d\d at 24 to 32 shots to a mean of 0\.\d\d at 36 to 44 shots; "
-        "law power cannot fall",
+        match=r"falls from a mean of 0\.\d\d at 24 to 32 shots to a mean of 0\.\d\d at 36 to 44 "
+        "shots; law power cannot fall",
     ):
         warn_misfits(study, load_law("power"), 1)
     with warnings.catch_warnings():

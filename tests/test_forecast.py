@@ -282,7 +282,10 @@ def test_known_parameters_are_calibrated(law, noise):
         count = np.round(study.cells["y"] * study.cells["total"])[held]
         log = stats.betabinom.logpmf(count, n.ravel()[held], own * k, (1 - own) * k)
     else:
-        sd = se.ravel() if noise == "given-se" else np.sqrt(0.2 * p * (1 - p) / n).ravel()
+        extra = 0.25 / n**2
+        shrunk = (p + extra) / (1 + 2 * extra)
+        prompts = np.sqrt(0.2 * shrunk * (1 - shrunk) / n)
+        sd = se.ravel() if noise == "given-se" else prompts.ravel()
         log = stats.norm.logpdf(study.cells["y"][held], own, sd[held])
     np.testing.assert_allclose(cells["log_score"], log, atol=1e-5)
 
@@ -309,7 +312,8 @@ def replicated(law):
 def covariance(shots, replicates):
     """Of the means of cells over replicates, by definition."""
     p = straight(0.3, 0.6, shots)
-    root = np.sqrt(p * (1 - p))
+    shrunk = (p * replicates * ITEMS + 0.5) / (replicates * ITEMS + 1)
+    root = np.sqrt(shrunk * (1 - shrunk))
     d = D * ((1 + shots) / 11) ** SLOPE
     own = np.diag(d * root**2 / (replicates * ITEMS))
     return p, own + TAU**2 / replicates * np.outer(root, root)

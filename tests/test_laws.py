@@ -453,7 +453,8 @@ def study(H, B, rng):
     """A design and data for noise of given standard errors, one cell of them held out."""
     design, size = design_of(H, B), H * len(SHOTS)
     fitted = np.arange(size) != 3
-    return design, {"y": rng.uniform(size=size), "se": np.full(size, 0.3), "fitted": fitted}
+    data = {"y": rng.uniform(size=size), "se": np.full(size, 0.3), "fitted": fitted}
+    return design, data | {"in_sight": np.ones(size, bool)}
 
 
 @dataclass

@@ -196,7 +196,7 @@ def test_words_of_one_curve(rng):
 
 
 def test_probability_axis_of_prompts(rng):
-    table = pd.DataFrame({"shots": [0, 1, 2, 4], "prob": [0.01, 0.02, 0.04, 0.05], "total": 500})
+    table = pd.DataFrame({"shots": [0, 1, 2, 4], "prob": [0.01, 0.02, 0.04, 0.05], "total": 333})
     [made] = read_curves(table)
     tree = make_tree(made, rng)
     prediction = make_prediction(tree, rng)

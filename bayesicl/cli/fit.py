@@ -101,14 +101,17 @@ def fit_and_save(
     from tqdm import tqdm
 
     from bayesicl.engine import precision
-    from bayesicl.fit import distinct, fits
+    from bayesicl.fit import distinct, fits, try_law
     from bayesicl.noise import load_noise
     from bayesicl.tree import file_name, label, law_label, save, study_of
 
     total = 0
     for study in curves:
         load_noise(noise, study.kind)
-        total += len(distinct(laws, study, backgrounds))
+        chosen = distinct(laws, study, backgrounds)
+        for law, _ in chosen:
+            try_law(law, study, backgrounds)
+        total += len(chosen)
     with precision(device):
         pass
     folder = common.writable_folder(out)
