@@ -246,14 +246,14 @@ JSONL = "".join(
     [
         ("t.csv", CSV.encode()),
         ("t.CSV", b"\xef\xbb\xbf" + CSV.replace("\n", "\r\n").encode()),
-        ("t.v1.csv.gz", gzip.compress(CSV.encode())),
+        ("t.v1.csv.gz", gzip.compress(CSV.encode(), mtime=0)),
         ("t.tsv", CSV.replace(",", "\t").encode()),
         ("t.csv", CSV.replace(",", ", ").encode()),
         ("t.txt", CSV.replace(",", "\t").encode()),
         ("table", CSV.encode()),
         ("t.jsonl", JSONL.encode()),
         ("t.json", JSONL.encode()),
-        ("t.ndjson.gz", gzip.compress(JSONL.encode())),
+        ("t.ndjson.gz", gzip.compress(JSONL.encode(), mtime=0)),
         ("t.log", JSONL.encode()),
     ],
 )
