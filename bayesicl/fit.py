@@ -51,8 +51,8 @@ def fit(
         progress: called with a line that says what is being done.
 
     Returns:
-        ArviZ DataTrees in the order study by study, law by law. `diagnose` tells which may be
-        trusted. Laws that are one function for a study (general, sampling and scoring, where it
+        ArviZ DataTrees in the order study by study, law by law. `attrs["passed"]` tells which may
+        be trusted. Laws that are one function for a study (general, sampling and scoring, where it
         has one hypothesis and one background) are fitted once.
 
     Raises:

@@ -184,8 +184,8 @@ def mixture_of(w: Mapping[str, np.ndarray], draws: int) -> Mixture:
     for k in np.unique(cluster):
         own = points[cluster == k]
         # A small cluster's covariance leans on that of all draws, scaled to a cluster's size.
-        own_scale = (own - own.mean(0)).T @ (own - own.mean(0))
-        scale = (own_scale + d * whole / N_COMPONENTS) / (len(own) + d)
+        scatter = (own - own.mean(0)).T @ (own - own.mean(0))
+        scale = (scatter + d * whole / N_COMPONENTS) / (len(own) + d)
         weight.append(0.5 * len(own) / len(points) + 0.5 / N_COMPONENTS)
         mean.append(own.mean(0))
         chol.append(np.linalg.cholesky(scale))

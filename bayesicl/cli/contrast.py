@@ -1,7 +1,7 @@
 """Contrast two variants or models on the same tasks: what differs between their fits?
 
 Differences, second minus first, of belief before the first demonstration (logit pi), efficiency
-(log K), floors and ceilings, and of the curves themselves, law by law.
+(log K), of gamma, beta or P, and of the curves themselves, law by law.
 
 Example:
   bayesicl contrast fits --between variant=base,instruct
