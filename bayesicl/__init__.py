@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     from bayesicl.engine import Settings
     from bayesicl.errors import CurveWarning, InputError
     from bayesicl.fit import fit
-    from bayesicl.forecast import bands, predict, reach, score, score_cells
+    from bayesicl.forecast import bands, predict, reach
     from bayesicl.law import Law, laws, load_law
+    from bayesicl.score import score, score_cells
     from bayesicl.summary import summarise
     from bayesicl.tree import load, save
 
@@ -54,8 +55,9 @@ _MODULES = {
     "engine": ("Settings",),
     "errors": ("CurveWarning", "InputError"),
     "fit": ("fit",),
-    "forecast": ("bands", "predict", "reach", "score", "score_cells"),
+    "forecast": ("bands", "predict", "reach"),
     "law": ("Law", "laws", "load_law"),
+    "score": ("score", "score_cells"),
     "summary": ("summarise",),
     "tree": ("load", "save"),
 }

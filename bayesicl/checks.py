@@ -13,7 +13,7 @@ _OPTIONAL_KEYS = ("model", "variant", "task")  # study columns that may be missi
 _COLUMN_OF = {"counts": "correct", "prob": "prob", "nll": "nll", "nll_of_mean": "nll_of_mean"}
 _MEASURED = ("correct", "total", "prob", "nll", "nll_of_mean", "mean_nll", "se")
 _NOT_STUDY = ("hypothesis", "shots", "replicate", "chance", *_MEASURED)
-_MAX_SHOTS = 10_000_000
+MAX_SHOTS = 10_000_000
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,7 +108,7 @@ def _shots(table: Table) -> np.ndarray:
     advice = "shots count the demonstrations before the query"
     shots = table.whole_numbers("shots", 0, advice)
     table.reject(
-        shots > _MAX_SHOTS, "shots", "at most 10 million", f"{advice}: is this a number of tokens?"
+        shots > MAX_SHOTS, "shots", "at most 10 million", f"{advice}: is this a number of tokens?"
     )
     return shots.astype(np.int64)
 

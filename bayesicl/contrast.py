@@ -70,20 +70,19 @@ def verdict(table: pd.DataFrame) -> str:
         known = parameters["identified"]
         sure = known & (parameters["probability_of_direction"] >= bar) & (parameters["sds"] >= far)
         words = [
-            f"{_what(row)} {'rose' if row['median'] > 0 else 'fell'}"
+            f"{element(row['quantity'], row)} {'rose' if row['median'] > 0 else 'fell'}"
             for row in parameters[sure].to_dict("records")
         ]
-        lost = [_what(row) for row in parameters[~parameters["identified"]].to_dict("records")]
+        lost = [
+            element(row["quantity"], row)
+            for row in parameters[~parameters["identified"]].to_dict("records")
+        ]
         said = ", ".join(words) or "no identified parameter differs beyond doubt"
         said += f" (probability of direction at least {bar:.3f}, for {m} parameters in all)"
         lines.append(f"{task or 'task'}, {first} to {second}: {said}.")
         if lost:
             lines.append(f"  Not identified, so nothing is known of a change in {', '.join(lost)}.")
     return "\n".join(lines)
-
-
-def _what(row: dict) -> str:
-    return element(row["quantity"], row)
 
 
 def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]]:

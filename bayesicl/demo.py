@@ -19,8 +19,8 @@ from bayesicl.compare import compare
 from bayesicl.contrast import contrast, verdict
 from bayesicl.curves import Curves, read_curves
 from bayesicl.engine import Settings
-from bayesicl.forecast import score, score_cells
 from bayesicl.plot import plot_comparison, save_figure
+from bayesicl.score import score, score_cells
 from bayesicl.summary import summarise
 from bayesicl.tree import law_label, study_of
 

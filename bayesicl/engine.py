@@ -8,8 +8,8 @@ A chain's draws depend on its key, its data and the padded shape alone.
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 from typing import Any, NamedTuple
 
@@ -17,16 +17,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from numpyro import handlers
-from numpyro.distributions.transforms import biject_to
-from numpyro.infer.util import constrain_fn, potential_energy
 
 from bayesicl import nuts
+from bayesicl.device import on_device, precision
 from bayesicl.errors import InputError
 from bayesicl.law import Design, Law
 from bayesicl.noise import Noise
 from bayesicl.nuts import CHUNK, Mixture
-from bayesicl.program import compose
+from bayesicl.posterior import Posterior
 
 
 @dataclass(frozen=True)
@@ -59,20 +57,6 @@ class Chains(NamedTuple):
     states: list[Any]
 
 
-@contextmanager
-def precision(device: str = "cpu"):
-    """Run JAX on this device: float64 on CPU, float32 on GPU. Leaves no global state behind."""
-    try:
-        target = jax.devices(device)[0]
-    except RuntimeError as error:
-        raise InputError(
-            f"--device {device}: JAX sees no such device here; use --device cpu"
-            + (", or install jax[cuda12]" if device == "gpu" else "")
-        ) from error
-    with jax.enable_x64(device == "cpu"), jax.default_device(target):
-        yield
-
-
 class Engine:
     """Compiled programs of one law and noise, reused over studies.
 
@@ -90,57 +74,16 @@ class Engine:
     ):
         """Compile nothing yet; see the class for the arguments."""
         self.law, self.noise, self.settings, self.device = law, noise, settings, device
+        self.posterior = Posterior(law, noise)
         self.on_compile = on_compile
-        self.program = compose(law, noise)
         self._compiled: dict[Any, Callable] = {}
         self._tracing = Lock()
 
-    # -- the posterior in sampling coordinates ---------------------------------------------
-
-    def sites(self, design: Design, data: Mapping, values: Mapping | None = None, seed=0) -> dict:
-        """NumPyro's record of all sampled and deterministic sites, at `values` where given."""
-        fixed = handlers.substitute(self.program, data=dict(values or {}))
-        with handlers.block():
-            trace = handlers.trace(handlers.seed(fixed, seed)).get_trace(design, data)
-        return {
-            name: site
-            for name, site in trace.items()
-            if site["type"] == "deterministic"
-            or (site["type"] == "sample" and not site["is_observed"])
-        }
-
-    def law_sites(self, design: Design) -> set[str]:
-        """Names of the sites that the law records; the rest are the noise's."""
-        with handlers.block():
-            seeded = handlers.seed(self.law.model, rng_seed=0)
-            return set(handlers.trace(seeded).get_trace(design))
-
-    def unconstrained_shapes(self, design: Design, data: Mapping) -> dict[str, tuple[int, ...]]:
-        """Shape of each sampled site in the unconstrained space."""
-        return {
-            name: jnp.shape(biject_to(site["fn"].support).inv(site["value"]))
-            for name, site in self.sites(design, data).items()
-            if site["type"] == "sample"
-        }
-
-    def _coordinates(self, design: Design, data: Mapping, w: Mapping):
-        """The law's own, in sight of the fitted cells alone."""
-        shots = jnp.where(data["in_sight"], design.shots, 0.0)
-        return self.law.coordinates(replace(design, shots=shots), w)
-
-    def potential(self, design: Design, data: Mapping, w: Mapping) -> jax.Array:
-        """Minus the log posterior density at w, up to a constant; infinite where undefined."""
-        z, log_det = self._coordinates(design, data, w)
-        value = potential_energy(self.program, (design, data), {}, z) - log_det
-        return jnp.where(jnp.isnan(value), jnp.inf, value)
+    # -- draws of all chains ---------------------------------------------------------------
 
     def natural(self, chains: Chains, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Natural parameters and deterministic values of all draws: (chains, draws, ...)."""
-
-        def one(w, design, data):
-            z, _ = self._coordinates(design, data, w)
-            return constrain_fn(self.program, (design, data), {}, z, return_deterministic=True)
-
+        one = self.posterior.natural
         return self._over_draws("natural parameters", one, chains.w, design, data)
 
     def describe(
@@ -155,35 +98,18 @@ class Engine:
 
         def one(drawn, design, data):
             values, key, seen = drawn
-            sites = self.sites(design, data, values)
-            with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=values):
-                logp, sizes = self.program(design, data)
-            return {
-                "logp": logp,
-                "y": self.noise.draw(key, logp, sizes, design, data, seen=seen),
-                "log_likelihood": self.noise.cell_log_density(logp, sizes, design, data),
-                "by_cell": {n: s["value"] for n, s in sites.items() if by_cell(s, design)},
-                "log_prior": {
-                    name: jnp.sum(site["fn"].log_prob(site["value"]))
-                    for name, site in sites.items()
-                    if site["type"] == "sample"
-                },
-            }
+            return self.posterior.describe(values, key, seen, design, data)
 
-        sampled = {n for n, s in self.sites(design, data).items() if s["type"] == "sample"}
-        values = {name: values[name] for name in sampled}
+        sites = self.posterior.sites(design, data)
+        values = {n: values[n] for n, site in sites.items() if site["type"] == "sample"}
         shape = np.shape(next(iter(values.values())))[:2]
-        keys = jax.random.split(key, shape)
-        drawn = (values, keys, np.full(shape, seen))
+        drawn = (values, jax.random.split(key, shape), np.full(shape, seen))
         return self._over_draws("description", one, drawn, design, data)
 
     def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Draws of the prior: natural parameters and deterministic values, (1, n, ...)."""
-
-        def one(key, design, data):
-            return {k: s["value"] for k, s in self.sites(design, data, seed=key).items()}
-
-        return self._over_draws("prior", one, jax.random.split(key, (1, n)), design, data)
+        keys = jax.random.split(key, (1, n))
+        return self._over_draws("prior", self.posterior.prior, keys, design, data)
 
     def _over_draws(self, name: str, one: Callable, drawn, design: Design, data: Mapping):
         """Map `one` over (chains, draws), CHUNK draws at a time: one compilation, little memory."""
@@ -207,7 +133,7 @@ class Engine:
         return nuts.kernel(
             key,
             point,
-            lambda w: self.potential(design, data, w),
+            partial(self.posterior.potential, design, data),
             warmup=self.settings.warmup,
             target_accept=target_accept,
             max_tree_depth=self.settings.max_tree_depth,
@@ -215,8 +141,8 @@ class Engine:
         )
 
     def _start(self, key, design, data):
-        shapes = self.unconstrained_shapes(design, data)
-        return nuts.start_point(key, lambda w: self.potential(design, data, w), shapes)
+        shapes = self.posterior.unconstrained_shapes(design, data)
+        return nuts.start_point(key, partial(self.posterior.potential, design, data), shapes)
 
     def _begin(self, key, point, step_size, inverse_mass, design, data):
         adapted = {"step_size": step_size, "inverse_mass": inverse_mass}
@@ -227,7 +153,7 @@ class Engine:
         point = nuts.point_of(state)
         _, step = self._kernel(state.rng_key, point, design, data, target_accept)
         if mixture is not None:
-            step = nuts.with_jumps(step, lambda w: self.potential(design, data, w), mixture)
+            step = nuts.with_jumps(step, partial(self.posterior.potential, design, data), mixture)
         return nuts.advance(step, state, n)
 
     def compiled(self, name: str, function: Callable, *args) -> Callable:
@@ -295,7 +221,9 @@ class Engine:
         design, data = on_device(design, data)
 
         def stand(state, design, data):
-            energy, slope = jax.value_and_grad(lambda w: self.potential(design, data, w))(state.z)
+            energy, slope = jax.value_and_grad(partial(self.posterior.potential, design, data))(
+                state.z
+            )
             return state._replace(potential_energy=energy, z_grad=slope)
 
         stand = self.compiled("standing", stand, chains.states[0], design, data)
@@ -341,21 +269,6 @@ class Engine:
 
         with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
             return list(pool.map(on_thread, items))
-
-
-def by_cell(site: Mapping, design: Design) -> bool:
-    """A law's record of something at every cell: a prediction, not a parameter."""
-    return (
-        site["type"] == "deterministic"
-        and not site["cond_indep_stack"]
-        and np.shape(site["value"])[:1] == np.shape(design.shots)
-    )
-
-
-def on_device(design: Design, data: Mapping) -> tuple[Design, dict[str, jax.Array]]:
-    """The same arrays as JAX arrays of the precision in force."""
-    to_jax = lambda x: jnp.asarray(x, jnp.result_type(float) if x.dtype.kind == "f" else None)  # noqa: E731
-    return jax.tree.map(to_jax, design), {name: to_jax(x) for name, x in data.items()}
 
 
 def _gather(results: list) -> Chains:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -17,11 +17,12 @@ import xarray as xr
 from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
-from bayesicl.engine import Engine, Settings, precision
+from bayesicl.device import precision
+from bayesicl.engine import Engine, Settings
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.labels import Labels, to_tree
 from bayesicl.law import BAYESIAN, Design, Law, laws, load_law
-from bayesicl.noise import load_noise
+from bayesicl.noise import Noise, load_noise
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
 from bayesicl.tree import FORMAT
@@ -52,8 +53,9 @@ def fit(
 
     Returns:
         ArviZ DataTrees in the order study by study, law by law. `attrs["passed"]` tells which may
-        be trusted. Laws that are one function for a study (general, sampling and scoring, where it
-        has one hypothesis and one background) are fitted once.
+        be trusted. Laws that are one function for a study are fitted once: general, sampling and
+        scoring where hypotheses and backgrounds are two in all, general and sampling where one
+        hypothesis has several backgrounds.
 
     Raises:
         InputError: unknown laws or noise, or a law that cannot fit a study.
@@ -67,57 +69,72 @@ def fit(
         >>> sorted(tree["posterior"].data_vars)[:4]
         ['C', 'L', 'alpha', 'ceiling']
     """
-    return list(
-        fits(
-            curves, laws, noise=noise, backgrounds=backgrounds, settings=settings, seed=seed,
-            device=device, progress=progress,
-        )
-    )  # fmt: skip
+    tasks = plan(curves, laws, noise=noise, backgrounds=backgrounds)
+    return list(fits(tasks, settings=settings, seed=seed, device=device, progress=progress))
 
 
-def fits(
+@dataclass(frozen=True)
+class Task:
+    """One study to fit under one law; same: names of the laws that are this law here."""
+
+    study: Study
+    law: Law
+    noise: Noise
+    backgrounds: int
+    same: tuple[str, ...]
+
+
+def plan(
     curves: Curves,
     laws: str | Path | Law | Sequence[str | Path | Law],
     *,
     noise: str | None = None,
     backgrounds: int = 1,
+) -> list[Task]:
+    """All fits to be made, arguments as of `fit`; whatever can be wrong with them is found here."""
+    chosen = [laws] if isinstance(laws, str | Path | Law) else list(laws)
+    loaded = [load_law(law) for law in chosen]
+    names = [law.name for law in loaded]
+    if len(set(names)) < len(names):
+        raise InputError(f"laws must have different names, got {', '.join(names)}")
+    tasks = []
+    for study in curves:
+        suited = load_noise(noise, study.kind)
+        for law, same in distinct(loaded, study, backgrounds):
+            try_law(law, study, backgrounds)
+            tasks.append(Task(study, law, suited, backgrounds, same))
+    return tasks
+
+
+def fits(
+    tasks: Sequence[Task],
+    *,
     settings: Settings = Settings(),  # noqa: B008
     seed: int = 0,
     device: str = "cpu",
     progress: Progress = lambda what: None,
     done: Callable[[dict[str, Any], Study], xr.DataTree | None] = lambda attrs, study: None,
 ) -> Iterator[xr.DataTree]:
-    """Like `fit`, one at a time as they are finished.
+    """Fit what `plan` planned, one task at a time; each is yielded when it is finished.
 
     done(attrs, study): an earlier fit of the same content, if there is one.
     """
-    chosen = [laws] if isinstance(laws, str | Path | Law) else list(laws)
-    loaded = [load_law(law) for law in chosen]
-    names = [law.name for law in loaded]
-    if len(set(names)) < len(names):
-        raise InputError(f"laws must have different names, got {', '.join(names)}")
-    tasks = [
-        (study, law, same) for study in curves for law, same in distinct(loaded, study, backgrounds)
-    ]
-    for study, law, _ in tasks:
-        try_law(law, study, backgrounds)
-    noises = {study.kind: load_noise(noise, study.kind) for study in curves}
     engines: dict[tuple[str, str], Engine] = {}
-    for i, (study, law, same) in enumerate(tasks, 1):
-        suited = noises[study.kind]
-        at = f"[{i}/{len(tasks)}] {study.label}, {law.name}"
-        attrs = _attributes(study, law, same, suited, backgrounds, settings, seed, device)
-        if (tree := done(attrs, study)) is not None:
+    for i, task in enumerate(tasks, 1):
+        law, noise = task.law, task.noise
+        at = f"[{i}/{len(tasks)}] {task.study.label}, {law.name}"
+        attrs = _attributes(task, settings, seed, device)
+        if (tree := done(attrs, task.study)) is not None:
             progress(f"{at}: already done")
             yield tree
             continue
-        if (law.name, suited.name) not in engines:
-            engines[law.name, suited.name] = Engine(law, suited, settings, device=device)
-        engine = engines[law.name, suited.name]
+        if (law.name, noise.name) not in engines:
+            engines[law.name, noise.name] = Engine(law, noise, settings, device=device)
+        engine = engines[law.name, noise.name]
         engine.on_compile = lambda what, at=at: progress(f"{at}: compiling {what}")
         with precision(device):
             say = lambda what, at=at: progress(f"{at}: {what}")  # noqa: E731
-            tree = _fit_study(engine, study, backgrounds, seed, attrs, say)
+            tree = _fit_study(engine, task.study, task.backgrounds, seed, attrs, say)
         yield tree
 
 
@@ -184,22 +201,22 @@ def code_hash() -> str:
     return hashlib.sha256(b"".join(Path(f).read_bytes() for f in files)).hexdigest()
 
 
-def _attributes(study, law, same, noise, backgrounds, settings, seed, device) -> dict[str, Any]:
+def _attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[str, Any]:
     libraries = ("bayesicl", "jax", "numpyro", "numpy", "arviz-base", "arviz-stats")
     return {
         "bayesicl_format": FORMAT,
-        "law": law.name,
-        "law_path": "" if law.bundled else law.path,
-        "law_hash": law.source_hash,
+        "law": task.law.name,
+        "law_path": "" if task.law.bundled else task.law.path,
+        "law_hash": task.law.source_hash,
         "code_hash": code_hash(),
-        "same_as": json.dumps(same),
-        "noise": noise.name,
-        "backgrounds": backgrounds,
+        "same_as": json.dumps(task.same),
+        "noise": task.noise.name,
+        "backgrounds": task.backgrounds,
         "seed": seed,
         "settings": json.dumps(asdict(settings), sort_keys=True),
         "device": device,
-        "data_hash": study.hash,
-        "fitted_hash": hashlib.sha256(study.cells["fitted"].to_numpy().tobytes()).hexdigest(),
+        "data_hash": task.study.hash,
+        "fitted_hash": hashlib.sha256(task.study.cells["fitted"].to_numpy().tobytes()).hexdigest(),
         "versions": json.dumps({name: version(name) for name in libraries}),
     }
 
@@ -219,7 +236,7 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     chains, values, checks, attempt = outcome
     progress("describing")
     tree = to_tree(engine, chains, values, labels, study, design, data, jax.random.fold_in(key, 99))
-    own = engine.law_sites(design)
+    own = engine.posterior.law_sites(design)
     tree.attrs = attrs | {
         "law_parameters": json.dumps([name for name in labels.reported if name in own]),
         "attempts": attempt,

@@ -13,7 +13,7 @@ import numpy as np
 from jax import lax, random
 from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import gammaln, logsumexp
+from jax.scipy.special import logsumexp
 from numpyro.infer.hmc import hmc
 from numpyro.infer.util import ParamInfo
 from scipy.cluster.vq import kmeans2
@@ -140,15 +140,13 @@ def with_jumps(step: Callable, potential: Potential, mixture: Mixture) -> Callab
     """
     d = jnp.shape(mixture.mean)[1]
 
-    def log_density(x):
+    def log_density(x):  # up to a constant
         def one(mean, chol):
             z = solve_triangular(chol, x - mean, lower=True)
             log_det = jnp.sum(jnp.log(jnp.diagonal(chol)))
             return -0.5 * (FREEDOM + d) * jnp.log1p(jnp.sum(z**2) / FREEDOM) - log_det
 
-        constant = gammaln(0.5 * (FREEDOM + d)) - 0.5 * d * jnp.log(FREEDOM)
-        parts = jax.vmap(one)(mixture.mean, mixture.chol)
-        return logsumexp(mixture.log_weight + parts) + constant
+        return logsumexp(mixture.log_weight + jax.vmap(one)(mixture.mean, mixture.chol))
 
     def jump(state):
         key, k_which, k_z, k_t, k_accept = random.split(state.rng_key, 5)
@@ -189,8 +187,7 @@ def mixture_of(w: Mapping[str, np.ndarray], draws: int) -> Mixture:
         weight.append(0.5 * len(own) / len(points) + 0.5 / N_COMPONENTS)
         mean.append(own.mean(0))
         chol.append(np.linalg.cholesky(scale))
-    weight = np.array(weight) / np.sum(weight)
     # A cluster that came out empty leaves its place to a copy: shapes stay those compiled.
     fill = np.resize(np.arange(len(weight)), N_COMPONENTS)
-    weight = weight[fill] / weight[fill].sum()
-    return Mixture(np.log(weight), np.array(mean)[fill], np.array(chol)[fill])
+    weight = np.array(weight)[fill]
+    return Mixture(np.log(weight / weight.sum()), np.array(mean)[fill], np.array(chol)[fill])

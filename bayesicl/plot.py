@@ -77,7 +77,7 @@ def plot_curves(
         'accuracy'
     """
     study = study_of(tree)
-    prediction = _prediction(tree, study, prediction, log_shots)
+    prediction = _prediction(tree, study, prediction)
     names = json.loads(prediction.attrs["bands"])
     if band not in names or band == "mean":
         choices = ", ".join(repr(name) for name in names if name != "mean")
@@ -127,7 +127,7 @@ def plot_belief(
         'demonstrations of hypothesis 0'
     """
     study = study_of(tree)
-    prediction = _prediction(tree, study, prediction, log_shots)
+    prediction = _prediction(tree, study, prediction)
     if "belief" not in prediction:
         raise InputError(
             f"{study.label}: law {tree.attrs['law']!r} has no belief over hypotheses to plot; the "
@@ -163,16 +163,11 @@ def plot_belief(
     return figure
 
 
-def _prediction(
-    tree: xr.DataTree, study: Study, prediction: xr.Dataset | None, log_shots: bool
-) -> xr.Dataset:
+def _prediction(tree: xr.DataTree, study: Study, prediction: xr.Dataset | None) -> xr.Dataset:
     if prediction is None:
-        from bayesicl.forecast import default_shots, predict
+        from bayesicl.forecast import curve_shots, predict
 
-        shots = default_shots(tree, log=True)
-        if not log_shots:  # the steps of an even grid are too long for a curve's early rise
-            shots = np.union1d(shots, default_shots(tree))
-        prediction = predict(tree, shots.tolist())
+        prediction = predict(tree, curve_shots(int(study.cells["shots"].max())).tolist())
     if prediction["hypothesis"].to_numpy().astype(str).tolist() != list(study.hypotheses):
         raise InputError(f"{study.label}: the prediction is of other hypotheses; predict again")
     if prediction.sizes["shots"] < 2:

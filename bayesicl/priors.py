@@ -218,3 +218,8 @@ def longest(design: Design) -> jax.Array:
     """Longest shots of each curve, at least 1: (H,)."""
     N = jax.ops.segment_max(design.shots, design.hypothesis, design.n_hypotheses)
     return jnp.maximum(N, 1.0)
+
+
+def log_expm1(x: jax.Array) -> jax.Array:
+    """log(exp(x) - 1) for x > 0, without overflow."""
+    return x + jnp.log(-jnp.expm1(-x))

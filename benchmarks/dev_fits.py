@@ -19,7 +19,7 @@ import pandas as pd
 
 from bayesicl.curves import Curves, read_curves
 from bayesicl.errors import CurveWarning
-from bayesicl.fit import fits
+from bayesicl.fit import fits, plan
 from bayesicl.law import LAWS
 from bayesicl.tree import label, law_label
 
@@ -60,7 +60,7 @@ def main() -> None:
     for source in args.only:
         curves, backgrounds = sources[source]()
         last = time.perf_counter()
-        for tree in fits(curves, LAWS, backgrounds=backgrounds):
+        for tree in fits(plan(curves, LAWS, backgrounds=backgrounds)):
             checks = json.loads(tree.attrs["diagnostics"])
             now = time.perf_counter()
             rows.append(

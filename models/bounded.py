@@ -17,6 +17,7 @@ n_c    LogNormal(log 10, 2): 90 % between .4 and 270 demonstrations.
 Source: the baseline of Arora et al. (2024), arXiv 2410.16531.
 """
 
+import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -43,12 +44,23 @@ def model(design: Design):
 
 
 def coordinates(design: Design, w):
-    """As the power law's, with ratio = ((n_c + N + 1)/(n_c + 1))^-alpha; n_c stays."""
+    """As the power law's, with ratio = ((n_c + N + 1)/(n_c + 1))^-alpha, and when the fall begins.
+
+    Where n_c is large, m in its place is log n_c. Where it is small the curve falls by
+    alpha log(1 + 1/n_c) before the first query, which m then stands for, since C grows as its
+    exponential.
+    """
     start, log_L, log_ratio, log_det = start_and_end(w, "C", "L", "alpha")
-    n_c = jnp.exp(w["n_c"])
-    log_alpha = jnp.log(-log_ratio / jnp.log1p(longest(design) / (n_c + 1.0)))
-    log_C = start + jnp.exp(log_alpha) * jnp.log1p(1.0 / n_c)
-    return {**w, "C": log_C, "L": log_L, "alpha": log_alpha}, jnp.sum(log_det - jnp.log(-log_ratio))
+    log_t, N = jnp.log(-log_ratio), longest(design)
+    a = 1.0 + jnp.exp(log_t) / jnp.log1p(N)
+    x = jnp.log(a) - w["n_c"]  # a is about alpha, and not below 1
+    before = jax.nn.softplus(x) / a
+    log_n_c = -jnp.log(jnp.expm1(before))
+    n_c = jnp.exp(log_n_c)
+    log_alpha = log_t - jnp.log(jnp.log1p(N / (n_c + 1.0)))
+    log_C = start + jnp.exp(log_alpha) * before
+    log_det += jax.nn.log_sigmoid(x) - jnp.log(a) - jnp.log(-jnp.expm1(-before)) - log_t
+    return {**w, "C": log_C, "L": log_L, "alpha": log_alpha, "n_c": log_n_c}, jnp.sum(log_det)
 
 
 law = Law(

@@ -20,10 +20,10 @@ Source: the baseline of Arora et al. (2024), arXiv 2410.16531.
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
-from jax.nn import log_sigmoid, sigmoid
+from jax.nn import log_sigmoid, sigmoid, softplus
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses, longest, start_and_end
+from bayesicl.priors import hypotheses, log_expm1, longest
 
 
 def curve(shots, A, n_0, k, L):
@@ -43,23 +43,39 @@ def model(design: Design):
     return curve(design.shots, A[h], n_0[h], k[h], L[h])
 
 
-def coordinates(design: Design, w):
-    """Value at the end, its share of the start, what of that is the shape's, and where it bends.
+FAR = 3.0  # log-odds of the fall: beyond, the prior of A is felt and no longer the data
 
-    A power law would have the exponent -log ratio / log(N + 1); k log(N + 1) exceeds that by
-    e^m (1 - log ratio), where m stands in the place of n_0.
+
+def coordinates(design: Design, w):
+    """Value at the end, its share of the start, the steepness, and where it bends.
+
+    With N the longest shots, y = -log p, and the coordinates e, b, s and m (real numbers) in the
+    places of A, L, k and n_0,
+
+        log y(N) = e,    y(N)/y(0) = sigmoid(b + far),    k = k_least + exp(s);
+
+    no k below k_least could fall so far, since L > 0. log n_0 is a smooth version of m: it stays
+    below where L would be 0, and beyond 0 and N shots its slope is 1/(1 + k) instead of 1, because
+    there A goes with n_0 to the power k or -k. `far` makes up for it, so that m can go where a
+    flat curve lets it, and A stays.
     """
-    start, log_L, log_ratio, log_det = start_and_end(w, "A", "L", "k")
-    excess = jnp.exp(w["n_0"]) * (1.0 - log_ratio)
-    log_k = jnp.log((excess - log_ratio) / jnp.log1p(longest(design)))
-    k, log_rest = jnp.exp(log_k), jnp.log(-jnp.expm1(log_ratio))
-    # ratio (N + 1)^k = e^excess, hence n_0^-k = (1 - ratio) / (e^excess - 1).
-    log_n_0 = (excess + jnp.log(-jnp.expm1(-excess)) - log_rest) / k
-    log_A = start - log_sigmoid(k * log_n_0)
-    share = jnp.expm1(log_ratio) / jnp.expm1(-excess)
-    bend = jnp.log(excess / (excess - log_ratio)) - log_k
-    z = {**w, "A": log_A, "L": log_L, "k": log_k, "n_0": log_n_0}
-    return z, jnp.sum(log_det + jnp.log(share + jnp.exp(log_ratio)) + bend - log_rest)
+    e, b, s, m = w["A"], w["L"], w["k"], w["n_0"]
+    span = jnp.log1p(longest(design))
+    b = b + softplus(-m - FAR) + softplus(m - span - FAR)
+    k = -log_sigmoid(b) / span + jnp.exp(s)
+    c = 1.0 + k
+    free = m / c + (1.0 - 1.0 / c) * (softplus(m) - softplus(m - span))
+    slope = 1.0 / c + (1.0 - 1.0 / c) * (sigmoid(m) - sigmoid(m - span))
+    most = (softplus(b) + log_expm1(span * jnp.exp(s))) / k
+    room = softplus(c * (most - free)) / c + 1e-30  # never 0: it has a logarithm
+    log_n_0 = most - room
+    # The shares of y(N) that are still to fall, and that are L.
+    log_fall = softplus(k * log_n_0) - b - log_expm1(k * span)
+    log_rest = k * most + jnp.log(-jnp.expm1(-k * room)) - b - log_expm1(k * span)
+    log_A = e + log_fall + softplus(k * (span - log_n_0))
+    log_det = s - jnp.log(k) + log_sigmoid(c * (most - free)) + jnp.log(slope) - log_rest
+    z = {**w, "A": log_A, "L": e + log_rest, "k": jnp.log(k), "n_0": log_n_0}
+    return z, jnp.sum(log_det)
 
 
 law = Law(

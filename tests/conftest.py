@@ -24,7 +24,7 @@ def no_global_jax_state():
 @pytest.fixture
 def x64():
     """Float64 on the CPU, as fits run, for the time of one test."""
-    from bayesicl.engine import precision
+    from bayesicl.device import precision
 
     with precision("cpu"):
         yield

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib import import_module
+from itertools import islice
 
 import jax
 import numpy as np
@@ -23,13 +24,13 @@ from numpyro import handlers
 from scipy import stats
 
 from bayesicl.curves import Study, read_curves
-from bayesicl.diagnose import diagnose
-from bayesicl.engine import Engine, Settings, precision
+from bayesicl.device import precision
+from bayesicl.engine import Engine, Settings
 from bayesicl.labels import Labels
 from bayesicl.law import Law, load_law
 from bayesicl.noise import load_noise
 from bayesicl.program import arrays
-from bayesicl.retry import attempts
+from bayesicl.retry import attempts, first_that_passes
 
 SEEN = (0, 1, 2, 4, 8, 16, 32, 64)
 UNSEEN = (3, 20, 200)  # between, between, and far beyond
@@ -86,18 +87,15 @@ def recover(
         for i, truth, y in _simulated(engine, n, design, data, seed):
             key = jax.random.fold_in(jax.random.key(seed + 1), i)
             measured = data | {"y": np.where(data["fitted"], y, data["y"])}
-            for chains in attempts(engine, key, design, measured, lambda what: None):
-                values = engine.natural(chains, design, measured)
-                posterior = labels.named(values, labels.reported)
-                ok = diagnose(posterior, labels.statistics(chains)).passed
-                if ok or not retry:
-                    break
+            runs = attempts(engine, key, design, measured, lambda what: None)
+            runs = runs if retry else islice(runs, 1)
+            _, values, checks, _ = first_that_passes(engine, runs, labels, design, measured)
             few = {name: _thinned(x) for name, x in values.items()}
             one = {name: np.asarray(x)[None] for name, x in truth.items()}
             there = _columns(curve(one), one, labels)
             truths.append({name: float(x[0]) for name, x in there.items()})
             draws.append(_columns(curve(few), few, labels))
-            passed.append(ok)
+            passed.append(checks.passed)
             if i % 25 == 24:
                 progress(f"{i + 1} of {n} studies, {np.mean(passed):.1%} passed their gates")
     joined = {name: np.array([x[name] for x in draws]) for name in draws[0]}
@@ -133,7 +131,7 @@ def _unseen_curve(engine: Engine, study: Study, design) -> Callable:
             return engine.law.model(there)
 
     run = jax.jit(jax.vmap(logp))
-    sites = engine.sites(design, arrays(study)[1])
+    sites = engine.posterior.sites(design, arrays(study)[1])
     sampled = {name for name, site in sites.items() if site["type"] == "sample"}
 
     def curve(values):
@@ -260,7 +258,7 @@ def reuse_engines():
         return engines[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("bayesicl.fit", "bayesicl.forecast"):
+        for name in ("bayesicl.fit", "bayesicl.labels"):
             patch.setattr(import_module(name), "Engine", engine)
         yield
 

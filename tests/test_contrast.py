@@ -1,31 +1,17 @@
 """What differs between variants: simulated ones whose difference is known, and who is paired."""
 
-import importlib.util
 import json
-import sys
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import simulate
 from scipy import stats
 from scipy.special import expit, logit
 
 from bayesicl import InputError, contrast, fit, predict, read_curves
 from bayesicl.contrast import _difference, _pairs, verdict
 
-
-def load_simulate():
-    """tests/simulate.py, from its path: tests are no package."""
-    path = Path(__file__).with_name("simulate.py")
-    spec = importlib.util.spec_from_file_location("bayesicl_simulate", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-simulate = sys.modules.get("bayesicl_simulate") or load_simulate()
 reuse_engines = simulate.reuse_engines  # a fixture
 
 SHOTS = np.array([0, 1, 2, 4, 6, 8, 12, 16, 24, 32, 48])

@@ -1,13 +1,10 @@
 """Fits: the posterior against independent computations, labels, seeds, gates, modes and files."""
 
 import importlib
-import importlib.util
 import json
 import shutil
-import sys
 import warnings
 from dataclasses import replace
-from pathlib import Path
 
 import arviz_stats
 import jax
@@ -15,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import simulate
 import xarray as xr
 from scipy import stats
 
@@ -31,26 +29,15 @@ from bayesicl import (
     read_curves,
     save,
 )
-from bayesicl.engine import Chains, Engine, precision
-from bayesicl.fit import _fall, distinct, fits, warn_misfits
+from bayesicl.device import precision
+from bayesicl.engine import Chains, Engine
+from bayesicl.fit import _fall, distinct, fits, plan, warn_misfits
 from bayesicl.law import BAYESIAN, Law
 from bayesicl.noise import NOISES
 from bayesicl.program import arrays
 from bayesicl.retry import apart, attempts
 from bayesicl.tree import content_key, file_name, law_of, load_all, study_of
 
-
-def load_simulate():
-    """tests/simulate.py, from its path: tests are no package."""
-    path = Path(__file__).with_name("simulate.py")
-    spec = importlib.util.spec_from_file_location("bayesicl_simulate", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-simulate = sys.modules.get("bayesicl_simulate") or load_simulate()
 reuse_engines = simulate.reuse_engines  # a fixture
 gates = importlib.import_module("bayesicl.diagnose")  # `bayesicl.diagnose` is the function
 engine_module = importlib.import_module("bayesicl.engine")
@@ -671,14 +658,14 @@ def test_files_that_are_no_fits(trees, tmp_path):
 def test_content_key_changes_with_what_a_fit_depends_on(trees, path, tmp_path):
     """From the attributes that fits would have: `done` is asked before anything is computed."""
 
-    def key(curves, law=path, **more):
-        keys = []
+    def key(curves, law=path, backgrounds=1, **more):
+        tasks, keys = plan(curves, law, backgrounds=backgrounds), []
 
         def done(attrs, study):
             keys.append(content_key(attrs))
             return trees[0]
 
-        assert list(fits(curves, law, done=done, **more)) == [trees[0]] * len(curves)
+        assert list(fits(tasks, done=done, **more)) == [trees[0]] * len(curves)
         return keys[0]
 
     curves = given(rises=Y)

@@ -1,14 +1,12 @@
 """Predictions and scores: against known parameters, closed forms and dense normals."""
 
-import importlib.util
 import json
-import sys
 from dataclasses import asdict, replace
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import simulate
 import xarray as xr
 from scipy import stats
 
@@ -26,21 +24,9 @@ from bayesicl import (
     score,
     score_cells,
 )
-from bayesicl.forecast import _clustered_se, _reached, crps, default_shots
+from bayesicl.forecast import curve_shots
+from bayesicl.score import _clustered_se, _reached, crps
 from bayesicl.tree import study_dataset
-
-
-def load_simulate():
-    """tests/simulate.py, from its path: tests are no package."""
-    path = Path(__file__).with_name("simulate.py")
-    spec = importlib.util.spec_from_file_location("bayesicl_simulate", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-simulate = sys.modules.get("bayesicl_simulate") or load_simulate()
 
 reuse_engines = simulate.reuse_engines  # a fixture
 SHOTS = np.array([0, 1, 2, 4, 8, 16, 32, 64])
@@ -181,14 +167,17 @@ def test_reach_is_the_share_of_curves_above(spread, prediction):
     assert table["x"][500] < 1  # the mass of later, or never
 
 
-def test_default_shots(spread):
-    grid = default_shots(spread)
-    assert grid.tolist() == list(range(65))
-    assert default_shots(spread, n=5).tolist() == [0, 16, 32, 48, 64]
-    logs = default_shots(spread, log=True, n=7)
-    assert logs.tolist() == [0, 1, 3, 7, 15, 31, 64] or logs.tolist()[-1] == 64
-    assert logs.dtype.kind == "i"
-    assert (np.diff(logs) > 0).all()
+@pytest.mark.parametrize("longest", [1, 7, 64, 5000])
+def test_shots_of_a_smooth_curve(longest):
+    """From 0 to the last, no longer steps than on an even or on a log scale of 80."""
+    grid = curve_shots(longest)
+    assert grid.dtype.kind == "i"
+    assert grid[0] == 0
+    assert grid[-1] == longest
+    assert (np.diff(grid) > 0).all()
+    assert np.diff(grid).max() <= longest / 79 + 1
+    step = np.diff(np.log1p(grid))[grid[1:] > 80]
+    assert step.size == 0 or step.max() <= np.log1p(longest) / 79 + 0.02
 
 
 @pytest.mark.parametrize(

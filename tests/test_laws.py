@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bayesicl.models.logistic import FAR
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import constrain_fn, potential_energy
-from scipy import stats
-from scipy.special import expit, logit
+from scipy import optimize, stats
+from scipy.special import expit, log_expit, logit
 
 from bayesicl import priors
 from bayesicl.engine import Engine, Settings
@@ -513,7 +514,7 @@ def _space_program(name, H, B):
             return ravel_pytree(free)[0], v
 
         v_jacobian, v = jax.jacfwd(natural, has_aux=True)(flat)
-        energy = jax.value_and_grad(lambda w: engine.potential(design, data, w))(w)
+        energy = jax.value_and_grad(lambda w: engine.posterior.potential(design, data, w))(w)
         return z, jnp.asarray(log_det, float), jax.jacfwd(move)(flat), v, v_jacobian, *energy
 
     return mapped(one, in_axes=(None, None, 0))
@@ -553,15 +554,31 @@ def test_coordinates_of_baselines_are_what_the_data_see(name):
     y = lambda n: -oracle(n, *[v[k].astype(np.longdouble) for k in names])  # noqa: E731
     same = partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-7)
     same(np.log(y(N)).astype(float), w[drop])
-    same((y(N) / y(0)).astype(float), expit(w["L"]))
+    kept, span = (y(N) / y(0)).astype(float), np.log1p(N)
+    if name == "logistic":
+        k, m = v["k"], w["n_0"]
+        far = np.logaddexp(0, -m - FAR) + np.logaddexp(0, m - span - FAR)
+        same(kept, expit(w["L"] + far))
+        least = -np.log(kept) / span
+        same(np.log(k - least), w["k"])
+        most = np.vectorize(_n_0_without_rest)(k, span, kept)
+        bend = np.logaddexp(0, m) - np.logaddexp(0, m - span)
+        free = (m + k * bend) / (1 + k)
+        same(np.log(v["n_0"]), most - np.logaddexp(0, (1 + k) * (most - free)) / (1 + k))
+        return
+    same(kept, expit(w["L"]))
     ratio = ((y(N) - v["L"]) / (y(0) - v["L"])).astype(float)
     x = np.logaddexp(0, -w[shape])
     same(ratio, expit(w["L"]) * np.exp(-priors.BEND * np.sinh(x / priors.BEND)))
     if name == "bounded":
-        same(np.log(v["n_c"]), w["n_c"])
-    if name == "logistic":
-        excess = v["k"] * np.log1p(N) + np.log(ratio)
-        same(np.log(excess / (1 - np.log(ratio))), w["n_0"])
+        a = 1 - np.log(ratio) / span
+        same(np.log1p(1 / v["n_c"]), np.logaddexp(0, np.log(a) - w["n_c"]) / a)
+
+
+def _n_0_without_rest(k, span, kept):
+    """log n_0 at which a curve of this k, with L = 0, keeps this share of y(0) at the end."""
+    f = lambda x: log_expit(k * (x - span)) - log_expit(k * x) - np.log(kept)  # noqa: E731
+    return optimize.brentq(f, -1e3 / k, 1e3 / k, xtol=1e-13)
 
 
 @pytest.mark.parametrize(("name", "H", "B"), [s for s in SPACES if s.values[0] == "scoring"])

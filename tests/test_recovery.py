@@ -4,30 +4,17 @@ The long runs (-m slow, one a law: -k "power-1" and so on) take BAYESICL_RECOVER
 unless told, and write their tables to the folder BAYESICL_RECOVERY_OUT where that is set.
 """
 
-import importlib.util
 import os
-import sys
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
+import simulate
 
 from bayesicl.engine import Settings
 from bayesicl.law import BAYESIAN, LAWS
 
-
-def load_simulate():
-    """tests/simulate.py, from its path: tests are no package."""
-    path = Path(__file__).with_name("simulate.py")
-    spec = importlib.util.spec_from_file_location("bayesicl_simulate", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-simulate = sys.modules.get("bayesicl_simulate") or load_simulate()
 CASES = [(law, 1) for law in LAWS] + [(law, 2) for law in BAYESIAN]
 
 

@@ -1,15 +1,13 @@
 """What is identified: by hand on made-up posteriors, and on simulated flat and risen curves."""
 
 import importlib
-import importlib.util
 import json
-import sys
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+import simulate
 import xarray as xr
 from scipy.special import expit, logit
 
@@ -24,18 +22,6 @@ from bayesicl.summary import (
 )
 from bayesicl.tree import study_dataset
 
-
-def load_simulate():
-    """tests/simulate.py, from its path: tests are no package."""
-    path = Path(__file__).with_name("simulate.py")
-    spec = importlib.util.spec_from_file_location("bayesicl_simulate", path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-simulate = sys.modules.get("bayesicl_simulate") or load_simulate()
 reuse_engines = simulate.reuse_engines  # a fixture
 
 # Made-up posteriors

@@ -100,18 +100,11 @@ def fit_and_save(
     """
     from tqdm import tqdm
 
-    from bayesicl.engine import precision
-    from bayesicl.fit import distinct, fits, try_law
-    from bayesicl.noise import load_noise
+    from bayesicl.device import precision
+    from bayesicl.fit import fits, plan
     from bayesicl.tree import file_name, label, law_label, save, study_of
 
-    total = 0
-    for study in curves:
-        load_noise(noise, study.kind)
-        chosen = distinct(laws, study, backgrounds)
-        for law, _ in chosen:
-            try_law(law, study, backgrounds)
-        total += len(chosen)
+    tasks = plan(curves, laws, noise=noise, backgrounds=backgrounds)
     with precision(device):
         pass
     folder = common.writable_folder(out)
@@ -128,14 +121,14 @@ def fit_and_save(
         return tree
 
     with tqdm(
-        total=total, file=sys.stderr, disable=None, dynamic_ncols=True,
+        total=len(tasks), file=sys.stderr, disable=None, dynamic_ncols=True,
         bar_format="{bar:20} {elapsed} {desc}",
     ) as bar:  # fmt: skip
         start = time.monotonic()
+        progress = bar.set_description_str
         for tree in fits(
-            curves, laws, noise=noise, backgrounds=backgrounds, settings=settings, seed=seed,
-            device=device, progress=bar.set_description_str, done=done,
-        ):  # fmt: skip
+            tasks, settings=settings, seed=seed, device=device, progress=progress, done=done
+        ):
             path = place(study_of(tree), tree.attrs["law"])
             if path not in kept:
                 save(tree, path)
@@ -147,7 +140,7 @@ def fit_and_save(
             yield tree
             start = time.monotonic()
     if kept:
-        common.say(f"{len(kept)} of {total} fits were finished before and are kept")
+        common.say(f"{len(kept)} of {len(tasks)} fits were finished before and are kept")
 
 
 def same_fit(path: Path, attrs: dict[str, Any]) -> "xr.DataTree | None":

@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     """Print scores of what was held out, predictions and, if asked, what reaches the threshold."""
     import pandas as pd
 
-    from bayesicl.forecast import bands, predict, reach, score, score_cells
+    from bayesicl.forecast import bands, predict, reach
+    from bayesicl.score import score, score_cells
 
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise InputError(f"--threshold must lie between 0 and 1, got {args.threshold:g}")

@@ -86,8 +86,8 @@ def _sites(law: "Law", key: Any = 0) -> dict[str, Any]:
     import jax.numpy as jnp
     from numpyro import handlers
 
-    from bayesicl.engine import by_cell
     from bayesicl.law import Design
+    from bayesicl.posterior import by_cell
 
     # As many cells as no parameter has elements, to tell the two apart.
     design = Design(shots=jnp.zeros(7), hypothesis=jnp.zeros(7, int))

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.figure import Figure
 
-MAX_SHOTS = 10_000_000
 KINDS = ("curves", "belief", "ppc", "forest", "comparison")
 
 
@@ -38,6 +37,7 @@ def add_options(parser: common.Parser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Draw, save and name the files."""
+    from bayesicl.checks import MAX_SHOTS
     from bayesicl.plot import save_figure
 
     if args.shots is not None and not 1 <= args.shots <= MAX_SHOTS:
@@ -67,7 +67,7 @@ def figures_of_fits(
     law: str | None = None,
 ) -> "Iterator[tuple[str, Figure]]":
     """Names and figures of each fit; no belief is an error only where nothing else is asked for."""
-    from bayesicl.forecast import predict
+    from bayesicl.forecast import curve_shots, predict
     from bayesicl.plot import plot_belief, plot_curves, plot_ppc
     from bayesicl.tree import file_name, study_of
 
@@ -75,8 +75,8 @@ def figures_of_fits(
         study = study_of(tree)
         name = file_name(study, tree.attrs["law"])
         if "curves" in kinds or "belief" in kinds:
-            shots = _grid(study.cells["shots"].to_numpy().max() if longest is None else longest)
-            prediction = predict(tree, shots, law=law)
+            last = int(study.cells["shots"].max()) if longest is None else longest
+            prediction = predict(tree, curve_shots(last).tolist(), law=law)
             drawn = {"prediction": prediction, "log_shots": log_shots}
             if "curves" in kinds:
                 yield f"{name}_curves", plot_curves(tree, **drawn)
@@ -109,11 +109,3 @@ def figures_over_fits(
         else:
             title = f"{table['cells'].iloc[0]} cells, left out one at a time"
             yield "comparison", plot_comparison(table, title=title)
-
-
-def _grid(longest: int) -> list[int]:
-    """Shots at which a curve looks smooth on either scale."""
-    import numpy as np
-
-    even, logs = np.linspace(0, longest, 80), np.linspace(0, np.log1p(longest), 80)
-    return sorted({round(n) for n in (*even, *np.expm1(logs))})
