@@ -12,7 +12,7 @@ from scipy.stats import norm
 from bayesicl.errors import InputError
 from bayesicl.forecast import predict
 from bayesicl.law import Law
-from bayesicl.summary import element, summarise, unconstrained
+from bayesicl.summary import element, identified, unconstrained
 from bayesicl.tree import label, study_of
 
 NOT_CONVERGED = "not converged"
@@ -146,31 +146,26 @@ def _rest(key: dict[str, str], without: set[str]) -> dict[str, str]:
 
 def _differences(first, second, task, name_first, name_second, at, level, law, seed):
     posteriors = [first["posterior"], second["posterior"]]
-    tables = [summarise(tree).table for tree in (first, second)]
-    names = ("parameter", "hypothesis", "believed")
-    known = [
-        {tuple(row[c] for c in names): row["identified"] for row in table.to_dict("records")}
-        for table in tables
-    ]
+    known = [identified(tree) for tree in (first, second)]
     head = {"task": task, "first": name_first, "second": name_second}
     converged = bool(first.attrs["passed"] and second.attrs["passed"])
     n_believed = first["posterior"].sizes.get("believed", 0)
-    for row in tables[0].to_dict("records"):
-        where = (row["parameter"], row["hypothesis"], row["believed"])
+    for where in known[0]:
+        name, hypothesis, believed = where
         # The ceiling is a function of gamma or L: one finding is not to be counted twice.
-        own = row["parameter"] in json.loads(first.attrs["law_parameters"]) and not (
-            row["parameter"] == "ceiling" and {"gamma", "L", "P"} & set(first["posterior"])
+        own = name in json.loads(first.attrs["law_parameters"]) and not (
+            name == "ceiling" and {"gamma", "L", "P"} & set(first["posterior"])
         )
         # Of two hypotheses the background has the rest of the belief, and no news of its own.
-        mirrored = row["parameter"] == "pi" and n_believed == 2 and row["believed"] == "background"
+        mirrored = name == "pi" and n_believed == 2 and believed == "background"
         if where not in known[1] or not own or mirrored:
             continue
         draws = [_element(p, *where) for p in posteriors]
-        quantity, scaled = _scale(row["parameter"], draws, first["prior"])
-        identified = known[0][where] and known[1][where]
-        place = {"hypothesis": row["hypothesis"], "believed": row["believed"]}
+        quantity, scaled = _scale(name, draws, first["prior"])
+        place = {"hypothesis": hypothesis, "believed": believed}
         what = {"quantity": quantity, "shots": np.nan}
-        note = {"identified": converged and identified, "note": ""}
+        both = known[0][where] and known[1][where]
+        note = {"identified": converged and both, "note": ""}
         if not note["identified"]:
             note["note"] = "not identified" if converged else NOT_CONVERGED
         yield head | place | what | _difference(scaled[0], scaled[1], level, seed) | note
@@ -226,9 +221,9 @@ def _curves(first, second, head, known, at, level, law, seed):
             pair = [c.sel(hypothesis=hypothesis, shots=n) for c in curves]
             draws = [c["mean"].to_numpy().ravel() for c in pair]
             place = {"hypothesis": hypothesis, "believed": "", "quantity": "p(n)", "shots": n}
-            identified = n > 0 or known(hypothesis)
+            told = n > 0 or known(hypothesis)
             note = "" if all(bool(c["within"]) for c in pair) else "extrapolated"
-            about = {"identified": identified, "note": note if identified else "not identified"}
+            about = {"identified": told, "note": note if told else "not identified"}
             yield head | place | _difference(*draws, level, seed) | about
 
 

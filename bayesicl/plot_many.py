@@ -26,12 +26,13 @@ from bayesicl.plot_parts import (
     over_draws,
     wrap,
 )
-from bayesicl.summary import MEANING
+from bayesicl.summary import MEANING, identified, whose
 from bayesicl.tree import label, law_label, study_of
 
 _REPEATS = {"P": "gamma", "ceiling": "gamma"}  # say again, where a law has gamma, what gamma says
 _DECADES = 2  # positive parameters that span more than this are drawn on a log axis
 _COLUMNS = 5  # panels beside each other, at most
+FAINT = 0.4
 
 
 def plot_forest(
@@ -39,6 +40,7 @@ def plot_forest(
 ) -> Figure:
     """Medians with 50 % and 90 % intervals: one panel a parameter, one row a fit and hypothesis.
 
+    What the data do not identify (as `summarise` says) is drawn faint, with a hollow median.
     What belongs to a whole study (K) stands on the fit's own row. A single hypothesis has no row
     besides the fit's; where only it and one background can be believed, the background has the
     rest of the belief and no row.
@@ -91,7 +93,9 @@ def plot_forest(
             else:
                 failed = [not element and not_converged(trees[i]) != "" for i, element in rows]
                 _name_rows(ax, ys, names, failed)
-        key_below(figure, _key(), columns=3)
+        drawn = [one for own in found for of in own.values() for one in of.values()]
+        faint = any(not identified for *_, identified in drawn)
+        key_below(figure, _key(faint), columns=3)
     return figure
 
 
@@ -178,14 +182,15 @@ def _parameters(trees: Sequence[xr.DataTree], asked: Sequence[str] | None) -> li
 
 
 def _intervals(tree: xr.DataTree, shown: Sequence[str]) -> dict[str, dict[str, tuple]]:
-    """By parameter and row of the fit: quantiles, (5,) from low to high, and colour."""
+    """By parameter and row of the fit: quantiles, (5,) low to high, colour, and if identified."""
     levels = (OUTER[0], INNER[0], 0.5, INNER[1], OUTER[1])
     posterior = tree["posterior"].to_dataset()
     hypotheses = study_of(tree).hypotheses
+    known = identified(tree)
     return {
         name: {
-            row: (over_draws(draws, levels), tone)
-            for row, draws, tone in _elements(posterior[name], hypotheses)
+            row: (over_draws(draws, levels), tone, known.get((name, *whom), True))
+            for row, draws, tone, whom in _elements(posterior[name], hypotheses)
         }
         for name in shown
         if name in posterior
@@ -194,12 +199,13 @@ def _intervals(tree: xr.DataTree, shown: Sequence[str]) -> dict[str, dict[str, t
 
 def _elements(
     draws: xr.DataArray, hypotheses: Sequence[str]
-) -> Iterator[tuple[str, xr.DataArray, str]]:
-    """The numbers of one parameter: row, draws (chain, draw) and colour."""
+) -> Iterator[tuple[str, xr.DataArray, str, tuple[str, str]]]:
+    """The numbers of one parameter: row, draws (chain, draw), colour, hypothesis and believed."""
     H = len(hypotheses)
     axes = [str(d) for d in draws.dims if d not in ("chain", "draw")]
     for index in np.ndindex(*(draws.sizes[d] for d in axes)):
         at = dict(zip(axes, index, strict=True))
+        called = whose("", draws, at)
         h, m = at.pop("hypothesis", None), at.pop("believed", None)
         if axes == ["believed"] and m == H and draws.sizes["believed"] == 2:
             continue  # 1 - pi
@@ -212,7 +218,8 @@ def _elements(
             row = f"{row or 'its examples'} under {known[m]}"
         row += "".join(f" [{i}]" for i in at.values())
         tone = GREY if owner is None or owner >= H else colour(owner)
-        yield row, draws[{d: i for d, i in zip(axes, index, strict=True)}], tone
+        one = draws[dict(zip(axes, index, strict=True))]
+        yield row, one, tone, (called["hypothesis"], called["believed"])
 
 
 def _fit_names(trees: Sequence[xr.DataTree]) -> list[str]:
@@ -230,14 +237,19 @@ def _fit_names(trees: Sequence[xr.DataTree]) -> list[str]:
 # -- the axes of a forest -------------------------------------------------------------------------
 
 
-def _interval(ax: Axes, y: float, quantiles: np.ndarray, tone: str, *, label: str) -> None:
+def _interval(
+    ax: Axes, y: float, quantiles: np.ndarray, tone: str, identified: bool, *, label: str
+) -> None:
     low, inner_low, middle, inner_high, high = quantiles
-    ax.plot([low, high], [y, y], color=tone, linewidth=1.0, label=f"{label}90 % interval")
+    look = {"color": tone, "alpha": 1.0 if identified else FAINT}
+    ax.plot([low, high], [y, y], linewidth=1.0, label=f"{label}90 % interval", **look)
     half = [inner_low, inner_high]
-    ax.plot(half, [y, y], color=tone, linewidth=3.0, label=f"{label}50 % interval")
+    ax.plot(half, [y, y], linewidth=3.0, label=f"{label}50 % interval", **look)
     ax.plot(
-        middle, y, marker="o", markersize=4.5, color=tone, markeredgecolor="white",
-        markeredgewidth=0.5, label=f"{label}median",
+        middle, y, marker="o", markersize=4.5, label=f"{label}median", color=tone,
+        markerfacecolor=tone if identified else "white",
+        markeredgecolor="white" if identified else tone,
+        markeredgewidth=0.5 if identified else 1.0,
     )  # fmt: skip
 
 
@@ -270,9 +282,11 @@ def _name_rows(ax: Axes, ys: np.ndarray, names: Sequence[str], failed: Sequence[
         text.set_color(ALERT if bad else "black")
 
 
-def _key() -> list[Line2D]:
+def _key(faint: bool) -> list[Line2D]:
+    hollow = {"color": GREY, "marker": "o", "markerfacecolor": "white", "alpha": FAINT}
     return [
         Line2D([], [], color=GREY, marker="o", linestyle="", label="posterior median"),
         Line2D([], [], color=GREY, linewidth=3, label="50 % interval"),
         Line2D([], [], color=GREY, linewidth=1, label="90 % interval"),
+        *([Line2D([], [], label="not identified by the data", **hollow)] if faint else []),
     ]

@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -69,6 +70,11 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
 
     level: of the intervals, in (0, 1).
     """
+    table = _table(tree, level)
+    return Summary(table, _text(tree, table, level))
+
+
+def _table(tree: xr.DataTree, level: float) -> pd.DataFrame:
     posterior, prior = tree["posterior"].to_dataset(), tree["prior"].to_dataset()
     stronger = _stronger_prior(tree)
     diagnostics = [rhat(posterior), ess(posterior, method="bulk")]
@@ -84,7 +90,7 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
             moved = _moved(x, prior_x, stronger)
             wide = name in curve and _wide(x, prior_x)
             rows.append(
-                _labels(name, draws, at)
+                whose(name, draws, at)
                 | _interval(x, level)
                 | moved
                 | {"identified": moved["identified"] and not wide}
@@ -93,8 +99,7 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
                     for key, d in zip(("rhat", "ess_bulk", "ess_tail"), diagnostics, strict=True)
                 }
             )
-    table = pd.DataFrame(rows)
-    return Summary(table, _text(tree, table, level))
+    return pd.DataFrame(rows)
 
 
 def missed(tree: xr.DataTree) -> pd.DataFrame:
@@ -143,7 +148,14 @@ def _within_unit(prior: np.ndarray) -> bool:
     return bool(prior.min() >= 0 and prior.max() <= 1)
 
 
-def _labels(name: str, draws: xr.DataArray, at: dict) -> dict[str, Any]:
+def identified(tree: xr.DataTree) -> dict[tuple[str, str, str], bool]:
+    """Of each element in a fit's summary, by parameter, hypothesis and believed."""
+    rows = _table(tree, 0.9).to_dict("records")
+    return {(r["parameter"], r["hypothesis"], r["believed"]): r["identified"] for r in rows}
+
+
+def whose(name: str, draws: xr.DataArray, at: Mapping[Any, int]) -> dict[str, str]:
+    """What the element of a parameter at these indices is called in a summary's table."""
     where = {d: str(draws[d].to_numpy()[i]) for d, i in at.items() if d in draws.coords}
     believed = where.get("believed", "background" if "background" in at else "")
     return {

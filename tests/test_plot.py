@@ -83,6 +83,8 @@ def make_tree(study, rng, *, law="power", passed=1, failures=(), **posterior):
     tree = xr.DataTree.from_dict(
         {
             "posterior": dataset(sites),
+            "prior": dataset(sites).map(lambda x: x * rng.lognormal(0, 3, x.shape)),
+            "log_prior": dataset({"all": ([], rng.normal(size=SHAPE))}),
             "posterior_predictive": dataset({"y": (["cell"], predicted)}),
             "observed_data": xr.Dataset({"y": ("cell", y)}, coords={"cell": at}),
             "study": study_dataset(study),
@@ -422,7 +424,7 @@ def test_forest_rows_are_fits_and_hypotheses(rng):
 
 
 def test_forest_of_asked_parameters(rng):
-    tree = make_tree(study(("a", "b")), rng, law="scoring", mine=([], np.ones(SHAPE)))
+    tree = make_tree(study(("a", "b")), rng, law="scoring", mine=([], rng.normal(size=SHAPE)))
     figure = plot_forest([tree], parameters=["P", "mine"])
     assert list(panels(figure)) == ["P", "mine"]
     assert set(rows(figure)) == {
@@ -431,6 +433,20 @@ def test_forest_of_asked_parameters(rng):
         "hypothesis b under background",
     }  # fmt: skip
     assert panels(plot_forest(tree, parameters="K")).keys() == {"K"}
+
+
+def test_forest_draws_faint_what_is_not_identified(rng):
+    tree = make_tree(study(model="m"), rng)
+    wide = tree["posterior"]["alpha"]  # as wide as its prior
+    tree["prior"] = tree["prior"].to_dataset().assign(alpha=wide + 0.0)
+    figure = plot_forest(tree, parameters=["C", "alpha"])
+    found = panels(figure)
+    for name, hollow in (("C", False), ("alpha", True)):
+        [median] = lines(found[name], f"{name}, median")
+        [bar] = lines(found[name], f"{name}, 90 %")
+        assert (median.get_markerfacecolor() == "white") == hollow
+        assert (bar.get_alpha() < 1) == hollow
+    assert legend(figure)[-1] == "not identified by the data"
 
 
 def test_forest_of_thirty_fits_has_a_row_for_each(rng):
