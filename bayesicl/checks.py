@@ -44,6 +44,13 @@ class Measurements:
 
 def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     """Check the rows as `bayesicl.curves.read_curves` promises; InputError at the first bad one."""
+    known = (*by, *_OPTIONAL_KEYS, *_NOT_STUDY)
+    for canonical in table.names:
+        if canonical not in known:
+            raise InputError(
+                f"{table.source}: --column {canonical}={table.names[canonical]}: nothing is called "
+                f"`{canonical}`; the names are {', '.join(dict.fromkeys(known))}"
+            )
     texts, study = _studies(table, by)
     starts = np.unique(study, return_index=True)[1]
     hypothesis, hypotheses = table.labels("hypothesis", "0")

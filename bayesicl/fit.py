@@ -97,6 +97,10 @@ def plan(
     names = [law.name for law in loaded]
     if len(set(names)) < len(names):
         raise InputError(f"laws must have different names, got {', '.join(names)}")
+    if backgrounds != 1 and all(law.bundled and law.name not in BAYESIAN for law in loaded):
+        raise InputError(
+            f"--backgrounds {backgrounds}: {', '.join(names)} know no hypotheses; leave it out"
+        )
     tasks = []
     for study in curves:
         suited = load_noise(noise, study.kind)

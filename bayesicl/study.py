@@ -113,7 +113,8 @@ class Study:
 def split(study: Study, fit_shots: str | int | None, fit_points: int | None) -> Study:
     """Set `fitted` per curve; a curve may be left whole, but not with fewer than 2 fitted cells."""
     if (fit_shots is None) == (fit_points is None):
-        raise InputError("give one of --fit-shots and --fit-points, not both or none")
+        both = "" if fit_shots is None else ", not both"
+        raise InputError(f"give --fit-shots or --fit-points{both}")
     curve, shots = (study.cells[name].to_numpy() for name in ("hypothesis", "shots"))
     fitted = np.zeros(len(shots), dtype=bool)
     for code in range(len(study.hypotheses)):

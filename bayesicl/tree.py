@@ -63,7 +63,13 @@ def law_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Law:
     """
     own = tree.attrs["law_path"] or tree.attrs["law"]
     moved = load_law(law) if law and tree.attrs["law_path"] else None
-    found = moved if moved and moved.name == tree.attrs["law"] else load_law(own)
+    here = moved is not None and moved.name == tree.attrs["law"]
+    if not here and tree.attrs["law_path"] and not Path(own).exists():
+        raise InputError(
+            f"law {tree.attrs['law']!r}: its file {own} is no longer there; say where it is with "
+            "--law PATH"
+        )
+    found = moved if moved and here else load_law(own)
     if found.source_hash != tree.attrs["law_hash"]:
         raise InputError(
             f"law {tree.attrs['law']!r} has changed since this fit was made ({found.path}); "

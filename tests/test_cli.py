@@ -211,6 +211,7 @@ BAD = {  # name: (table or text of the file, arguments after TABLE, words of the
     "--fit-shots as words": (rows(), ["--fit-shots", "half"], ["--fit-shots", "25%"]),
     "--fit-shots 0%": (rows(), ["--fit-shots", "0%"], ["--fit-shots", "above 0"]),
     "--fit-shots of all": (rows(), ["--fit-shots", "100%"], ["leaves nothing to predict"]),
+    "no hypotheses": (rows(), ["--law", "power", "--backgrounds", "2"], ["power", "leave it out"]),
     "two splits": (rows(), ["--fit-shots", "4", "--fit-points", "3"], ["not both"]),
     "no GPU": (rows(), ["--device", "gpu"], ["--device cpu"]),
     "unknown option": (rows(), ["--epochs", "3"], ["--epochs", "--help"]),

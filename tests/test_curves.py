@@ -294,6 +294,14 @@ TWO = counts().assign(nll=0.5)
 BAD = [
     ("no shots", "n,correct,total\n0,1,2\n", {}, r"no column `shots`.*n, correct, total.*--column"),
     ("unmapped", HEAD, {"columns": {"shots": "k"}}, r"no column `k` to read as `shots`.*shots, co"),
+    (
+        "column nobody reads",
+        HEAD,
+        {"columns": {"n": "total"}},
+        r"--column n=total: nothing is called `n`.*model.*shots.*correct",
+    ),
+    ("percent", "shots,prob,se\n0,45%,.1\n", {}, r"line 2.*got '45%'.*without a percent sign"),
+    ("comma", 'shots,prob,se\n0,"0,45",.1\n', {}, r"line 2.*got '0,45'.*with a point"),
     ("where name", HEAD, {"where": "size > 1"}, r"--where 'size > 1'.*size.*shots, correct, total"),
     ("where syntax", HEAD, {"where": "shots >"}, r"--where 'shots >' cannot be evaluated"),
     ("where value", HEAD, {"where": "shots + 1"}, r"true or false for each row"),
@@ -513,7 +521,7 @@ def test_hold_out_of_curves_lets_short_studies_stay_whole():
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({}, "one of --fit-shots and --fit-points"),
+        ({}, "give --fit-shots or --fit-points$"),
         ({"fit_shots": 4, "fit_points": 4}, "not both"),
         (
             {"fit_shots": "half"},

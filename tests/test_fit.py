@@ -351,7 +351,7 @@ def test_changed_law_is_refused(trees, tmp_path):
     saved = load(save(tree, tmp_path / "fit.nc"))
     before = predict(saved, [0, 7])
     moved = shutil.move(there, tmp_path / "moved.py")
-    with pytest.raises(InputError, match="no such file"):
+    with pytest.raises(InputError, match="no longer there; say where it is with --law PATH"):
         predict(saved, [0, 7])
     xr.testing.assert_identical(predict(saved, [0, 7], law=moved), before)
     there.write_text(simulate.STRAIGHT.replace("5.0", "6.0"))
