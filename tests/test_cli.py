@@ -423,6 +423,25 @@ def test_forecast_of_fits(fitted, capsys):
     assert all(0 <= r["probability"] <= 1 for r in tables["reached"])
 
 
+@pytest.mark.parametrize(
+    ("coverage", "known", "words"),
+    [
+        (0.41, "not decided", "held 41% of the held-out cells: trust neither"),
+        (0.83, "not reached", "held 83% of the held-out cells: trust neither"),
+        (0.83, "not decided", None),
+        (0.91, "reached", None),
+        (0.99, "not reached", "held 99% of the held-out cells: its bands are wider"),
+    ],
+)
+def test_forecast_cautions_where_the_hold_out_went_wrong(coverage, known, words):
+    from bayesicl.cli.forecast import _cautions
+
+    scores = pd.DataFrame([{"law": "power", "coverage 90%": coverage, "verdict 90%": known}])
+    lines = _cautions(scores)
+    assert len(lines) == (words is not None)
+    assert all(line.startswith("power: ") and words in line for line in lines)
+
+
 def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):
     code, out, _ = run(
         capsys, "forecast", fitted / "curves.csv", "--fit-points", "25", "--law", "power",

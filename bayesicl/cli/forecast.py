@@ -20,7 +20,10 @@ from bayesicl.cli.fit import fit_table
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
     import xarray as xr
+
+POOR = 0.8  # coverage of 90 % intervals that is not trusted, however few the curves
 
 
 def add_options(parser: common.Parser) -> None:
@@ -78,7 +81,22 @@ def run(args: argparse.Namespace) -> int:
                 print(heading)
                 common.show(tables[name])
                 print()
+        for line in _cautions(tables["scores"]) if "scores" in tables else ():
+            print(line)
     return common.finish(complaints)
+
+
+def _cautions(scores: "pd.DataFrame") -> list[str]:
+    """What a bad hold-out means for the predictions, in words: one line a law."""
+    lines = []
+    for row in scores.to_dict("records"):
+        held, known = row["coverage 90%"], row["verdict 90%"]
+        said = f"{row['law']}: its 90 % intervals held {held:.0%} of the held-out cells"
+        if held < POOR or (held < 0.9 and known == "not reached"):
+            lines.append(f"{said}: trust neither its bands nor its probabilities beyond the fit.")
+        elif known == "not reached":
+            lines.append(f"{said}: its bands are wider than they need be.")
+    return lines
 
 
 def _hedged(probability: float) -> str:

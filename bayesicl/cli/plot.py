@@ -101,11 +101,13 @@ def figures_over_fits(
         yield "forest", plot_forest(trees)
     if "comparison" in kinds:
         try:
-            table = compare(trees, law=law, progress=progress).table
+            compared = compare(trees, law=law, progress=progress)
         except InputError as error:
             if kinds == ("comparison",):
                 raise
             common.say(f"no figure of a comparison: {error}")
         else:
-            title = f"{table['cells'].iloc[0]} cells, left out one at a time"
+            table, studies = compared.table, compared.studies["study"].unique()
+            of = studies[0] if len(studies) == 1 else f"{len(studies)} studies"
+            title = f"{of}: {table['cells'].iloc[0]} cells, left out one at a time"
             yield "comparison", plot_comparison(table, title=title)
