@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ _COLUMN_OF = {"counts": "correct", "prob": "prob", "nll": "nll", "nll_of_mean": 
 _MEASURED = ("correct", "total", "prob", "nll", "nll_of_mean", "mean_nll", "se")
 _NOT_STUDY = ("hypothesis", "shots", "replicate", "chance", *_MEASURED)
 MAX_SHOTS = 10_000_000
+MIN_SE = 1e-6  # smaller ones, squared, leave float32
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,12 +46,12 @@ class Measurements:
 
 def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     """Check the rows as `bayesicl.curves.read_curves` promises; InputError at the first bad one."""
-    known = (*by, *_OPTIONAL_KEYS, *_NOT_STUDY)
-    for canonical in table.names:
-        if canonical not in known:
+    known = dict.fromkeys((*by, *_OPTIONAL_KEYS, *_NOT_STUDY))
+    for canonical in table.names.keys() - known:  # another name is a covariate's, or "unused"
+        if meant := get_close_matches(canonical, known, n=1, cutoff=0.7):
             raise InputError(
-                f"{table.source}: --column {canonical}={table.names[canonical]}: nothing is called "
-                f"`{canonical}`; the names are {', '.join(dict.fromkeys(known))}"
+                f"{table.source}: --column {canonical}={table.names[canonical]}: nothing reads "
+                f"`{canonical}`; write {meant[0]}={table.names[canonical]}"
             )
     texts, study = _studies(table, by)
     starts = np.unique(study, return_index=True)[1]
@@ -184,11 +186,11 @@ def _probabilities(table: Table, outcome: str) -> dict[str, np.ndarray]:
             "rename it away (--column unused=total)"
         )
     if outcome == "prob":
-        y = table.numbers(column, "a probability in [0, 1]")
+        y = table.numbers(column, "a probability in [0, 1]", _decimals(table, column))
         advice = "divide percentages by 100; read -log p as nll (--column nll=NAME)"
         table.reject((y < 0) | (y > 1), column, "a probability in [0, 1]", advice)
     else:
-        nll = table.numbers(column, "at least 0 (nats)")
+        nll = table.numbers(column, "at least 0 (nats)", _decimals(table, column))
         advice = "it is -log of a probability; change the sign of log-probabilities"
         table.reject(nll <= -1e-9, column, "at least 0 (nats)", advice)
         y = np.exp(-np.maximum(nll, 0.0))
@@ -210,7 +212,19 @@ def _probabilities(table: Table, outcome: str) -> dict[str, np.ndarray]:
         return {"y": y, "total": total}
     se = table.numbers("se", "above 0")
     table.reject(se <= 0, "se", "above 0", "no mean is known exactly; give `total` instead of se")
+    must = f"at least {MIN_SE:g}"
+    table.reject(se < MIN_SE, "se", must, "it is on the scale of probability, and none is so exact")
     return {"y": y, "total": total, "se": se}
+
+
+def _decimals(table: Table, column: str) -> str:
+    """Advice on numbers with a percent sign or a decimal comma, where a text looks like one."""
+    texts = table.frame[column].astype(str).str.strip()
+    if texts.str.fullmatch(r"[\d.,]+ *%").any():
+        return "write shares of 1 without a percent sign, as 0.45"
+    if texts.str.fullmatch(r"-?\d+,\d+").any():
+        return "write decimals with a point, as 0.45"
+    return ""
 
 
 def _check_repeats(table: Table, rows: pd.DataFrame, by: Sequence[str]) -> None:

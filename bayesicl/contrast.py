@@ -11,8 +11,8 @@ from scipy.stats import norm
 
 from bayesicl.errors import InputError
 from bayesicl.forecast import predict
+from bayesicl.identify import Element, elements, identified, ordered, unconstrained
 from bayesicl.law import Law
-from bayesicl.summary import element, identified, unconstrained
 from bayesicl.tree import label, study_of
 
 NOT_CONVERGED = "not converged"
@@ -70,19 +70,20 @@ def verdict(table: pd.DataFrame) -> str:
         known = parameters["identified"]
         sure = known & (parameters["probability_of_direction"] >= bar) & (parameters["sds"] >= far)
         words = [
-            f"{element(row['quantity'], row)} {'rose' if row['median'] > 0 else 'fell'}"
+            f"{_element(row)} {'rose' if row['median'] > 0 else 'fell'}"
             for row in parameters[sure].to_dict("records")
         ]
-        lost = [
-            element(row["quantity"], row)
-            for row in parameters[~parameters["identified"]].to_dict("records")
-        ]
+        lost = [str(_element(row)) for row in parameters[~known].to_dict("records")]
         said = ", ".join(words) or "no identified parameter differs beyond doubt"
         said += f" (probability of direction at least {bar:.3f}, for {m} parameters in all)"
         lines.append(f"{task or 'task'}, {first} to {second}: {said}.")
         if lost:
             lines.append(f"  Not identified, so nothing is known of a change in {', '.join(lost)}.")
     return "\n".join(lines)
+
+
+def _element(row: dict) -> Element:
+    return Element(row["quantity"], row["hypothesis"], row["believed"])
 
 
 def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]]:
@@ -145,45 +146,35 @@ def _rest(key: dict[str, str], without: set[str]) -> dict[str, str]:
 
 
 def _differences(first, second, task, name_first, name_second, at, level, law, seed):
-    posteriors = [first["posterior"], second["posterior"]]
-    known = [identified(tree) for tree in (first, second)]
     head = {"task": task, "first": name_first, "second": name_second}
     converged = bool(first.attrs["passed"] and second.attrs["passed"])
+    own = json.loads(first.attrs["law_parameters"])
+    names = [name for name in ordered(first) if name in own]
+    if {"gamma", "L", "P"} & set(names) and "ceiling" in names:
+        names.remove("ceiling")  # their function: one finding is not to be counted twice
+    known = [identified(tree, [*names, "p_zero"]) for tree in (first, second)]
     n_believed = first["posterior"].sizes.get("believed", 0)
-    for where in known[0]:
-        name, hypothesis, believed = where
-        # The ceiling is a function of gamma or L: one finding is not to be counted twice.
-        own = name in json.loads(first.attrs["law_parameters"]) and not (
-            name == "ceiling" and {"gamma", "L", "P"} & set(first["posterior"])
-        )
-        # Of two hypotheses the background has the rest of the belief, and no news of its own.
-        mirrored = name == "pi" and n_believed == 2 and believed == "background"
-        if where not in known[1] or not own or mirrored:
-            continue
-        draws = [_element(p, *where) for p in posteriors]
-        quantity, scaled = _scale(name, draws, first["prior"])
-        place = {"hypothesis": hypothesis, "believed": believed}
-        what = {"quantity": quantity, "shots": np.nan}
-        both = known[0][where] and known[1][where]
-        note = {"identified": converged and both, "note": ""}
-        if not note["identified"]:
-            note["note"] = "not identified" if converged else NOT_CONVERGED
-        yield head | place | what | _difference(scaled[0], scaled[1], level, seed) | note
-    start = lambda h: all(k[("p_zero", h, "")] for k in known)  # noqa: E731
+    for name in names:
+        one, two = (elements(tree["posterior"][name]) for tree in (first, second))
+        for element in filter(two.__contains__, one):
+            if name == "pi" and n_believed == 2 and element.believed == "background":
+                continue  # of two hypotheses it has the rest of the belief, and no news of its own
+            draws = [of[element].to_numpy().ravel() for of in (one, two)]
+            quantity, scaled = _scale(element.parameter, draws, first["prior"][name])
+            place = {"hypothesis": element.hypothesis, "believed": element.believed}
+            what = {"quantity": quantity, "shots": np.nan}
+            note = {"identified": converged and all(k[element] for k in known), "note": ""}
+            if not note["identified"]:
+                note["note"] = "not identified" if converged else NOT_CONVERGED
+            yield head | place | what | _difference(scaled, level, seed) | note
+    start = lambda h: all(k[Element("p_zero", h, "")] for k in known)  # noqa: E731
     for row in _curves(first, second, head, start, at, level, law, seed):
         yield row if converged else row | {"identified": False, "note": NOT_CONVERGED}
 
 
-def _element(posterior, name: str, hypothesis: str, believed: str) -> np.ndarray:
-    x = posterior[name]
-    where = {"hypothesis": hypothesis, "believed": believed}
-    x = x.sel({d: v for d, v in where.items() if v and d in x.coords})
-    return x.to_numpy().ravel()
-
-
-def _scale(name: str, draws: list[np.ndarray], prior) -> tuple[str, list[np.ndarray]]:
+def _scale(name: str, draws: list[np.ndarray], prior: xr.DataArray) -> tuple[str, list[np.ndarray]]:
     """Log-odds for pi, logs for what is positive, plain differences for probabilities."""
-    before = prior[name].to_numpy().ravel()
+    before = prior.to_numpy().ravel()
     if name == "pi":
         return "logit pi", [unconstrained(x, before) for x in draws]
     if before.min() >= 0 and before.max() > 1:
@@ -191,7 +182,8 @@ def _scale(name: str, draws: list[np.ndarray], prior) -> tuple[str, list[np.ndar
     return name, draws
 
 
-def _difference(first: np.ndarray, second: np.ndarray, level: float, seed: int) -> dict[str, float]:
+def _difference(draws: Sequence[np.ndarray], level: float, seed: int) -> dict[str, float]:
+    first, second = draws
     # The posteriors are independent: any pairing of draws will do, but not by iteration.
     rng = np.random.default_rng(seed)
     n = min(first.size, second.size)
@@ -224,7 +216,7 @@ def _curves(first, second, head, known, at, level, law, seed):
             told = n > 0 or known(hypothesis)
             note = "" if all(bool(c["within"]) for c in pair) else "extrapolated"
             about = {"identified": told, "note": note if told else "not identified"}
-            yield head | place | _difference(*draws, level, seed) | about
+            yield head | place | _difference(draws, level, seed) | about
 
 
 def _shared(first: xr.DataTree, second: xr.DataTree) -> list[str]:

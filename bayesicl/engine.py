@@ -96,9 +96,8 @@ class Engine:
         law records for every cell, such as the belief.
         """
 
-        def one(drawn, design, data):
-            values, key, seen = drawn
-            return self.posterior.describe(values, key, seen, design, data)
+        def one(design, data, drawn):
+            return self.posterior.describe(design, data, *drawn)
 
         sites = self.posterior.sites(design, data)
         values = {n: values[n] for n, site in sites.items() if site["type"] == "sample"}
@@ -121,8 +120,8 @@ class Engine:
             # The last piece is filled up with repeats, which are cut off again.
             take = np.minimum(np.arange(i, i + CHUNK), chains * draws - 1)
             piece = jax.tree.map(lambda x, take=take: jnp.asarray(x[take]), flat)
-            run = self.compiled(name, jax.vmap(one, in_axes=(0, None, None)), piece, design, data)
-            pieces.append(jax.tree.map(np.asarray, run(piece, design, data)))
+            run = self.compiled(name, jax.vmap(one, in_axes=(None, None, 0)), design, data, piece)
+            pieces.append(jax.tree.map(np.asarray, run(design, data, piece)))
         join = lambda *xs: np.concatenate(xs)[: chains * draws]  # noqa: E731
         whole = jax.tree.map(join, *pieces)
         return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), whole)

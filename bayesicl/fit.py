@@ -4,7 +4,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -19,10 +19,10 @@ from numpyro import handlers
 from bayesicl.curves import Curves, Study
 from bayesicl.device import precision
 from bayesicl.engine import Engine, Settings
-from bayesicl.errors import CurveWarning, InputError
+from bayesicl.errors import CurveWarning
 from bayesicl.labels import Labels, to_tree
-from bayesicl.law import BAYESIAN, Design, Law, laws, load_law
-from bayesicl.noise import Noise, load_noise
+from bayesicl.law import Design, Law, laws
+from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
 from bayesicl.tree import FORMAT
@@ -73,43 +73,6 @@ def fit(
     return list(fits(tasks, settings=settings, seed=seed, device=device, progress=progress))
 
 
-@dataclass(frozen=True)
-class Task:
-    """One study to fit under one law; same: names of the laws that are this law here."""
-
-    study: Study
-    law: Law
-    noise: Noise
-    backgrounds: int
-    same: tuple[str, ...]
-
-
-def plan(
-    curves: Curves,
-    laws: str | Path | Law | Sequence[str | Path | Law],
-    *,
-    noise: str | None = None,
-    backgrounds: int = 1,
-) -> list[Task]:
-    """All fits to be made, arguments as of `fit`; whatever can be wrong with them is found here."""
-    chosen = [laws] if isinstance(laws, str | Path | Law) else list(laws)
-    loaded = [load_law(law) for law in chosen]
-    names = [law.name for law in loaded]
-    if len(set(names)) < len(names):
-        raise InputError(f"laws must have different names, got {', '.join(names)}")
-    if backgrounds != 1 and all(law.bundled and law.name not in BAYESIAN for law in loaded):
-        raise InputError(
-            f"--backgrounds {backgrounds}: {', '.join(names)} know no hypotheses; leave it out"
-        )
-    tasks = []
-    for study in curves:
-        suited = load_noise(noise, study.kind)
-        for law, same in distinct(loaded, study, backgrounds):
-            try_law(law, study, backgrounds)
-            tasks.append(Task(study, law, suited, backgrounds, same))
-    return tasks
-
-
 def fits(
     tasks: Sequence[Task],
     *,
@@ -142,67 +105,13 @@ def fits(
         yield tree
 
 
-def distinct(
-    laws: Sequence[Law], study: Study, backgrounds: int
-) -> list[tuple[Law, tuple[str, ...]]]:
-    """The laws to fit, each with the names of those that are the same function for this study."""
-    H = len(study.hypotheses)
-    if backgrounds < 0:
-        raise InputError(f"backgrounds must be 0 or more, got {backgrounds}")
-    if H + backgrounds < 2 and any(law.name in BAYESIAN for law in laws):
-        raise InputError(
-            f"{study.label}: a Bayesian law weighs at least 2 hypotheses; with one observed "
-            "hypothesis it needs a background (--backgrounds 1)"
-        )
-    if H + backgrounds == 2:  # one rival: the tables of P differ in names alone
-        same = ["scoring", "general", "sampling"]
-    elif H == 1:  # a miss for each background
-        same = ["sampling", "general"]
-    else:
-        same = []
-    out: list[tuple[Law, tuple[str, ...]]] = []
-    for law in laws:
-        if law.name not in same:
-            out.append((law, ()))
-        elif not any(fitted.name == same[0] for fitted, _ in out):
-            out.append((load_law(same[0]), tuple(same[1:])))
-    return out
-
-
-def try_law(law: Law, study: Study, backgrounds: int) -> None:
-    """Run a user's law once on the shape of a study, so that what is wrong with it says so."""
-    if law.bundled:
-        return
-    design, _ = arrays(study, backgrounds=backgrounds)
-    try:
-        outs = []
-        for draw in range(8):  # of the law's own prior
-            with handlers.seed(rng_seed=draw), handlers.block():
-                outs.append(np.asarray(law.model(design)))
-        out = np.stack(outs)
-    except Exception as error:
-        raise InputError(
-            f"law file {law.path}: model(design) does not run on {study.label} "
-            f"({type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]})"
-        ) from error
-    if out.shape[1:] != design.shots.shape or out.dtype.kind != "f":
-        raise InputError(
-            f"law file {law.path}: model(design) must return log p of every cell, shape "
-            f"{design.shots.shape}, got {out.shape[1:] or outs[0]}"
-        )
-    if np.isnan(out).any() or (out > 1e-6).any():
-        raise InputError(
-            f"law file {law.path}: log p must be a number of at most 0 for every draw of the "
-            f"prior, got {out[np.isnan(out) | (out > 1e-6)][0]:g}; check the signs in `curve`"
-        )
-
-
 @cache
 def code_hash() -> str:
-    """SHA-256 of what every fit depends on besides its law's file: shared parts and noise."""
-    folder = Path(__file__).parent
-    files = [folder / "noise.py", folder / "priors.py", *(law.path for law in laws().values())]
-    return hashlib.sha256(b"".join(Path(f).read_bytes() for f in files)).hexdigest()
+    """SHA-256 of what every fit depends on besides its law's file: shared parts and engine."""
+    shared = ("noise", "priors", "program", "posterior", "nuts", "engine", "retry")
+    files = [Path(__file__).with_name(f"{name}.py") for name in shared]
+    files += [Path(law.path) for law in laws().values()]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
 
 
 def _attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from bayesicl.checks import MAX_SHOTS
 from bayesicl.curves import Study
 from bayesicl.device import precision
 from bayesicl.errors import InputError
-from bayesicl.labels import engine_of, natural_values
 from bayesicl.law import Design, Law
 from bayesicl.program import arrays, padded_size
+from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import believed, study_of
 
 LEVELS = (0.5, 0.9)

@@ -1,19 +1,16 @@
-"""Names for draws: from plain arrays to an ArviZ DataTree, and back."""
+"""Names for draws: from plain arrays to an ArviZ DataTree."""
 
-import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import jax
 import numpy as np
 import xarray as xr
 
 from bayesicl.curves import Study
-from bayesicl.engine import Chains, Engine, Settings
-from bayesicl.law import Design, Law
-from bayesicl.noise import NOISES
+from bayesicl.engine import Chains, Engine
+from bayesicl.law import Design
 from bayesicl.posterior import by_cell
-from bayesicl.tree import believed, law_of, study_dataset
+from bayesicl.tree import believed, study_dataset
 
 N_PRIOR = 1000
 
@@ -30,9 +27,11 @@ class Labels:
         self.n_cells = len(study.cells)
         by_curve = study.cells.loc[self.fitted].groupby("hypothesis")
         self.last = [group.index[-1] for _, group in by_curve]
+        names = believed(study.hypotheses, design.backgrounds)
         self.coords = {
             "hypothesis": list(study.hypotheses),
-            "believed": believed(study.hypotheses, design.backgrounds),
+            "believed": names,
+            "background": names[len(study.hypotheses) :],
             "cell": self.fitted,
         }
 
@@ -123,19 +122,3 @@ def site_dims(engine: Engine, design: Design, data: Mapping) -> dict[str, tuple[
         rest = tuple(f"{name}_dim_{i}" for i in range(len(shape) - len(known)))
         dims[name] = (*known, *rest)
     return dims
-
-
-def engine_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Engine:
-    """An engine with the law, noise and settings of a fit."""
-    settings = Settings(**json.loads(tree.attrs["settings"]))
-    return Engine(law_of(tree, law), NOISES[tree.attrs["noise"]], settings)
-
-
-def natural_values(tree: xr.DataTree) -> dict[str, np.ndarray]:
-    """Draws of all sites of a fit, unreported building blocks included."""
-    groups = [name for name in ("posterior", "internals") if name in tree.children]
-    return {
-        str(name): value.to_numpy()
-        for group in groups
-        for name, value in tree[group].data_vars.items()
-    }

@@ -13,9 +13,10 @@ from arviz_stats.utils import ELPDData
 from scipy.special import logsumexp
 
 from bayesicl.device import precision
-from bayesicl.labels import Labels, engine_of
+from bayesicl.labels import Labels
 from bayesicl.law import Law
 from bayesicl.program import arrays, study_key
+from bayesicl.restore import engine_of
 from bayesicl.retry import attempts, first_that_passes
 from bayesicl.tree import study_of
 

@@ -1,8 +1,8 @@
 """Figures over many fits: what was estimated (forest) and which law predicts best (comparison)."""
 
 import json
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
@@ -14,6 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bayesicl.errors import InputError
+from bayesicl.identify import Element, elements, identified
 from bayesicl.plot_parts import (
     ALERT,
     GREY,
@@ -26,7 +27,7 @@ from bayesicl.plot_parts import (
     over_draws,
     wrap,
 )
-from bayesicl.summary import MEANING, identified, whose
+from bayesicl.summary import MEANING
 from bayesicl.tree import label, law_label, study_of
 
 _REPEATS = {"P": "gamma", "ceiling": "gamma"}  # say again, where a law has gamma, what gamma says
@@ -66,7 +67,7 @@ def plot_forest(
     if not trees:
         raise InputError("a forest needs at least one fit")
     shown = _parameters(trees, parameters)
-    found = [_intervals(tree, shown) for tree in trees]
+    found = [_bars(tree, shown) for tree in trees]
     # "" is a fit's own row, which comes first and bears its name.
     elements = [dict.fromkeys(["", *(e for own in of.values() for e in own)]) for of in found]
     rows = [(i, element) for i, own in enumerate(elements) for element in own]
@@ -85,17 +86,17 @@ def plot_forest(
             of = [found[i].get(parameter, {}).get(element) for i, element in rows]
             for y, one in zip(ys, of, strict=True):
                 if one is not None:
-                    _interval(ax, y, *one, label=f"{parameter}, ")
-            _value_axis(ax, parameter, np.array([one[0] for one in of if one is not None]))
+                    _draw_bar(ax, y, one, label=f"{parameter}, ")
+            drawn = np.array([one.quantiles for one in of if one is not None])
+            _value_axis(ax, parameter, drawn)
             _row_axis(ax, ys, heights, [i for i, _ in rows])
             if j % columns:
                 ax.tick_params(labelleft=False)
             else:
                 failed = [not element and not_converged(trees[i]) != "" for i, element in rows]
                 _name_rows(ax, ys, names, failed)
-        drawn = [one for own in found for of in own.values() for one in of.values()]
-        faint = any(not identified for *_, identified in drawn)
-        key_below(figure, _key(faint), columns=3)
+        bars = [bar for own in found for of in own.values() for bar in of.values()]
+        key_below(figure, _key(faint=not all(bar.known for bar in bars)), columns=3)
     return figure
 
 
@@ -181,45 +182,46 @@ def _parameters(trees: Sequence[xr.DataTree], asked: Sequence[str] | None) -> li
     return chosen
 
 
-def _intervals(tree: xr.DataTree, shown: Sequence[str]) -> dict[str, dict[str, tuple]]:
-    """By parameter and row of the fit: quantiles, (5,) low to high, colour, and if identified."""
+class _Bar(NamedTuple):
+    """One number of one fit: quantiles from low to high, (5,), colour, and if it is identified."""
+
+    quantiles: np.ndarray
+    tone: str
+    known: bool
+
+
+def _bars(tree: xr.DataTree, shown: Sequence[str]) -> dict[str, dict[str, _Bar]]:
+    """By parameter and row of the fit."""
     levels = (OUTER[0], INNER[0], 0.5, INNER[1], OUTER[1])
-    posterior = tree["posterior"].to_dataset()
-    hypotheses = study_of(tree).hypotheses
-    known = identified(tree)
-    return {
-        name: {
-            row: (over_draws(draws, levels), tone, known.get((name, *whom), True))
-            for row, draws, tone, whom in _elements(posterior[name], hypotheses)
-        }
-        for name in shown
-        if name in posterior
-    }
+    posterior, names = tree["posterior"].to_dataset(), study_of(tree).hypotheses
+    shown = [name for name in shown if name in posterior]
+    known = identified(tree, shown)
+    bars: dict[str, dict[str, _Bar]] = {}
+    for name in shown:
+        bars[name] = {}
+        for element, draws in elements(posterior[name]).items():
+            rest = posterior[name].dims[2:] == ("believed",) and posterior.sizes["believed"] == 2
+            if rest and element.believed not in names:
+                continue  # 1 - pi
+            row, tone = _row(element, name, names)
+            bars[name][row] = _Bar(over_draws(draws, levels), tone, known[element])
+    return bars
 
 
-def _elements(
-    draws: xr.DataArray, hypotheses: Sequence[str]
-) -> Iterator[tuple[str, xr.DataArray, str, tuple[str, str]]]:
-    """The numbers of one parameter: row, draws (chain, draw), colour, hypothesis and believed."""
-    H = len(hypotheses)
-    axes = [str(d) for d in draws.dims if d not in ("chain", "draw")]
-    for index in np.ndindex(*(draws.sizes[d] for d in axes)):
-        at = dict(zip(axes, index, strict=True))
-        called = whose("", draws, at)
-        h, m = at.pop("hypothesis", None), at.pop("believed", None)
-        if axes == ["believed"] and m == H and draws.sizes["believed"] == 2:
-            continue  # 1 - pi
-        known = [f"hypothesis {name}" if H > 1 else "" for name in hypotheses]
-        if m is not None and m >= H:
-            known += [str(name) for name in draws["believed"].to_numpy()[H:]]
-        owner = m if h is None else h
-        row = "" if owner is None else known[owner]
-        if h is not None and m is not None and m != h:
-            row = f"{row or 'its examples'} under {known[m]}"
-        row += "".join(f" [{i}]" for i in at.values())
-        tone = GREY if owner is None or owner >= H else colour(owner)
-        one = draws[dict(zip(axes, index, strict=True))]
-        yield row, one, tone, (called["hypothesis"], called["believed"])
+def _row(element: Element, name: str, hypotheses: Sequence[str]) -> tuple[str, str]:
+    """Name and colour of an element's row; a single hypothesis has the row of its fit, ""."""
+
+    def called(label: str) -> str:
+        if label not in hypotheses:
+            return label
+        return f"hypothesis {label}" if len(hypotheses) > 1 else ""
+
+    owner = element.hypothesis or element.believed
+    row = called(owner)
+    if element.hypothesis and element.believed not in ("", element.hypothesis):
+        row = f"{row or 'its examples'} under {called(element.believed)}"
+    row += element.parameter.removeprefix(name)
+    return row, colour(hypotheses.index(owner)) if owner in hypotheses else GREY
 
 
 def _fit_names(trees: Sequence[xr.DataTree]) -> list[str]:
@@ -237,19 +239,17 @@ def _fit_names(trees: Sequence[xr.DataTree]) -> list[str]:
 # -- the axes of a forest -------------------------------------------------------------------------
 
 
-def _interval(
-    ax: Axes, y: float, quantiles: np.ndarray, tone: str, identified: bool, *, label: str
-) -> None:
-    low, inner_low, middle, inner_high, high = quantiles
-    look = {"color": tone, "alpha": 1.0 if identified else FAINT}
+def _draw_bar(ax: Axes, y: float, bar: _Bar, *, label: str) -> None:
+    low, inner_low, middle, inner_high, high = bar.quantiles
+    look = {"color": bar.tone, "alpha": 1.0 if bar.known else FAINT}
     ax.plot([low, high], [y, y], linewidth=1.0, label=f"{label}90 % interval", **look)
     half = [inner_low, inner_high]
     ax.plot(half, [y, y], linewidth=3.0, label=f"{label}50 % interval", **look)
     ax.plot(
-        middle, y, marker="o", markersize=4.5, label=f"{label}median", color=tone,
-        markerfacecolor=tone if identified else "white",
-        markeredgecolor="white" if identified else tone,
-        markeredgewidth=0.5 if identified else 1.0,
+        middle, y, marker="o", markersize=4.5, label=f"{label}median", color=bar.tone,
+        markerfacecolor=bar.tone if bar.known else "white",
+        markeredgecolor="white" if bar.known else bar.tone,
+        markeredgewidth=0.5 if bar.known else 1.0,
     )  # fmt: skip
 
 

@@ -22,10 +22,13 @@ HUGE = 1e15  # its square is still a float32
 
 
 class Posterior:
-    """The posterior of any study under a law and a noise."""
+    """The posterior of any study under a law and a noise.
+
+    w: every sampled site in sampling coordinates. seen: bool, whether replicates are those fitted.
+    """
 
     def __init__(self, law: Law, noise: Noise):
-        """Compose the program; see the class for the arguments."""
+        """Compose the program."""
         self.law, self.noise = law, noise
         self.program = compose(law, noise)
 
@@ -70,19 +73,24 @@ class Posterior:
         """
         z, log_det = self._coordinates(design, data, w)
         value = potential_energy(self.program, (design, data), {}, z) - log_det
-        return jnp.where(value < HUGE, value, jnp.inf)
+        return jnp.where(jnp.abs(value) < HUGE, value, jnp.inf)
 
-    def natural(self, w: Mapping, design: Design, data: Mapping) -> dict[str, jax.Array]:
+    def natural(self, design: Design, data: Mapping, w: Mapping) -> dict[str, jax.Array]:
         """Natural parameters and deterministic values at w."""
         z, _ = self._coordinates(design, data, w)
         return constrain_fn(self.program, (design, data), {}, z, return_deterministic=True)
 
-    def prior(self, key: jax.Array, design: Design, data: Mapping) -> dict[str, jax.Array]:
+    def prior(self, design: Design, data: Mapping, key: jax.Array) -> dict[str, jax.Array]:
         """The same of one draw of the prior."""
         return {k: s["value"] for k, s in self.sites(design, data, seed=key).items()}
 
     def describe(
-        self, values: dict[str, jax.Array], key: jax.Array, seen, design: Design, data: Mapping
+        self,
+        design: Design,
+        data: Mapping,
+        values: dict[str, jax.Array],
+        key: jax.Array,
+        seen: Any,
     ) -> dict[str, Any]:
         """What follows from the sampled sites' natural values; see `Engine.describe`."""
         sites = self.sites(design, data, values)

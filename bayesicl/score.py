@@ -10,12 +10,12 @@ from scipy.special import logsumexp
 
 from bayesicl.device import precision
 from bayesicl.errors import InputError
-from bayesicl.labels import engine_of, natural_values
+from bayesicl.forecast import LEVELS
 from bayesicl.law import Law
 from bayesicl.program import arrays, study_key
+from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import label, law_label, owners, study_of
 
-LEVELS = (0.5, 0.9)
 TOLERANCE = {0.5: 0.05, 0.9: 0.03}  # of coverage that counts as reached
 MANY_CURVES = 30  # fewer are not independent enough: cells cluster by model
 MIN_CLUSTERS = 5  # of which a standard error can be taken

@@ -9,7 +9,6 @@ import gzip
 import io
 import json
 import math
-import re
 import warnings
 import zlib
 from collections.abc import Iterable, Mapping
@@ -63,18 +62,12 @@ class Table:
             f"got {got}; {advice}"
         )
 
-    def numbers(self, column: str, must: str) -> np.ndarray:
+    def numbers(self, column: str, must: str, advice: str = "") -> np.ndarray:
         """A column as finite floats; InputError at the first value that is none."""
         values = pd.Series(pd.to_numeric(self.frame[column], errors="coerce"))
         values = values.to_numpy(dtype=float, na_value=np.nan)
-        bad, advice = ~np.isfinite(values), "correct the value or drop the row (--where)"
-        if bad.any():
-            text = str(self.frame[column].iloc[int(np.argmax(bad))]).strip()
-            if re.fullmatch(r"[\d.]+ *%", text):
-                advice = "write shares of 1 without a percent sign, as 0.45"
-            elif re.fullmatch(r"-?\d+,\d+", text):
-                advice = "write decimals with a point, as 0.45"
-        self.reject(bad, column, must, advice)
+        advice = advice or "correct the value or drop the row (--where)"
+        self.reject(~np.isfinite(values), column, must, advice)
         return values
 
     def whole_numbers(self, column: str, low: int, advice: str) -> np.ndarray:

@@ -65,15 +65,17 @@ def law_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Law:
     moved = load_law(law) if law and tree.attrs["law_path"] else None
     here = moved is not None and moved.name == tree.attrs["law"]
     if not here and tree.attrs["law_path"] and not Path(own).exists():
+        given = f" ({law} holds {moved.name!r})" if moved else ""
         raise InputError(
             f"law {tree.attrs['law']!r}: its file {own} is no longer there; say where it is with "
-            "--law PATH"
+            f"--law PATH{given}"
         )
     found = moved if moved and here else load_law(own)
     if found.source_hash != tree.attrs["law_hash"]:
+        own_file = ", or give the file as it was with --law" if tree.attrs["law_path"] else ""
         raise InputError(
             f"law {tree.attrs['law']!r} has changed since this fit was made ({found.path}); "
-            "fit again, or give the file as it was with --law"
+            f"fit again{own_file}"
         )
     return found
 

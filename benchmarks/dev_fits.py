@@ -19,8 +19,9 @@ import pandas as pd
 
 from bayesicl.curves import Curves, read_curves
 from bayesicl.errors import CurveWarning
-from bayesicl.fit import fits, plan
+from bayesicl.fit import fits
 from bayesicl.law import LAWS
+from bayesicl.plan import plan
 from bayesicl.tree import label, law_label
 
 

@@ -23,7 +23,7 @@ import numpyro
 import numpyro.distributions as dist
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses, longest, start_and_end
+from bayesicl.priors import hypotheses, log_expm1, longest, start_and_end
 
 
 def curve(shots, C, n_c, alpha, L):
@@ -46,20 +46,22 @@ def model(design: Design):
 def coordinates(design: Design, w):
     """As the power law's, with ratio = ((n_c + N + 1)/(n_c + 1))^-alpha, and when the fall begins.
 
-    Where n_c is large, m in its place is log n_c. Where it is small the curve falls by
-    alpha log(1 + 1/n_c) before the first query, which m then stands for, since C grows as its
-    exponential.
+    In the place of n_c stands m, with
+
+        log(1 + 1/n_c) = softplus(log a - m) / a,    a = 1 - log ratio / log(N + 1).
+
+    Where n_c is large, m is log n_c. Where it is small the curve has fallen by about
+    alpha log(1 + 1/n_c) before the first query; C grows as the exponential of that, and -m with it.
     """
     start, log_L, log_ratio, log_det = start_and_end(w, "C", "L", "alpha")
     log_t, N = jnp.log(-log_ratio), longest(design)
     a = 1.0 + jnp.exp(log_t) / jnp.log1p(N)
-    x = jnp.log(a) - w["n_c"]  # a is about alpha, and not below 1
+    x = jnp.log(a) - w["n_c"]
     before = jax.nn.softplus(x) / a
-    log_n_c = -jnp.log(jnp.expm1(before))
-    n_c = jnp.exp(log_n_c)
-    log_alpha = log_t - jnp.log(jnp.log1p(N / (n_c + 1.0)))
+    log_n_c = -log_expm1(before)
+    log_alpha = log_t - jnp.log(jnp.log1p(N / (jnp.exp(log_n_c) + 1.0)))
     log_C = start + jnp.exp(log_alpha) * before
-    log_det += jax.nn.log_sigmoid(x) - jnp.log(a) - jnp.log(-jnp.expm1(-before)) - log_t
+    log_det += jax.nn.log_sigmoid(x) - jnp.log(a) + before + log_n_c - log_t
     return {**w, "C": log_C, "L": log_L, "alpha": log_alpha, "n_c": log_n_c}, jnp.sum(log_det)
 
 

@@ -66,12 +66,13 @@ def coordinates(design: Design, w):
     c = 1.0 + k
     free = m / c + (1.0 - 1.0 / c) * (softplus(m) - softplus(m - span))
     slope = 1.0 / c + (1.0 - 1.0 / c) * (sigmoid(m) - sigmoid(m - span))
-    most = (softplus(b) + log_expm1(span * jnp.exp(s))) / k
+    top = softplus(b) + log_expm1(span * jnp.exp(s))
+    most = top / k
     room = softplus(c * (most - free)) / c
     log_n_0 = most - room
     # The shares of y(N) that are still to fall, and that are L.
-    log_fall = softplus(k * log_n_0) - b - log_expm1(k * span)
-    log_rest = k * most + jnp.log(-jnp.expm1(-k * room)) - b - log_expm1(k * span)
+    log_fall = softplus(k * log_n_0) - softplus(top)
+    log_rest = log_sigmoid(top) + jnp.log(-jnp.expm1(-k * room))
     log_A = e + log_fall + softplus(k * (span - log_n_0))
     log_det = s - jnp.log(k) + log_sigmoid(c * (most - free)) + jnp.log(slope) - log_rest
     z = {**w, "A": log_A, "L": e + log_rest, "k": jnp.log(k), "n_0": log_n_0}

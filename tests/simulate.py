@@ -258,7 +258,7 @@ def reuse_engines():
         return engines[key]
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("bayesicl.fit", "bayesicl.labels"):
+        for name in ("bayesicl.fit", "bayesicl.restore"):
             patch.setattr(import_module(name), "Engine", engine)
         yield
 

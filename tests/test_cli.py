@@ -424,20 +424,21 @@ def test_forecast_of_fits(fitted, capsys):
 
 
 @pytest.mark.parametrize(
-    ("coverage", "known", "words"),
+    ("inside", "cells", "known", "words"),
     [
-        (0.41, "not decided", "held 41% of the held-out cells: trust neither"),
-        (0.83, "not reached", "held 83% of the held-out cells: trust neither"),
-        (0.83, "not decided", None),
-        (0.91, "reached", None),
-        (0.99, "not reached", "held 99% of the held-out cells: its bands are wider"),
+        (8, 20, "not decided", "held 8 of 20 held-out cells: too few curves to blame"),
+        (83, 100, "not reached", "held 83 of 100 held-out cells: trust neither"),
+        (99, 100, "not reached", "held 99 of 100 held-out cells: its bands are wider"),
+        (91, 100, "reached", None),
+        (2, 4, "not decided", None),  # one time in twenty, with a law that is right
+        (11, 14, "not decided", None),
     ],
 )
-def test_forecast_cautions_where_the_hold_out_went_wrong(coverage, known, words):
+def test_forecast_cautions_where_the_hold_out_went_wrong(inside, cells, known, words):
     from bayesicl.cli.forecast import _cautions
 
-    scores = pd.DataFrame([{"law": "power", "coverage 90%": coverage, "verdict 90%": known}])
-    lines = _cautions(scores)
+    row = {"law": "power", "cells": cells, "coverage 90%": inside / cells, "verdict 90%": known}
+    lines = _cautions(pd.DataFrame([row]))
     assert len(lines) == (words is not None)
     assert all(line.startswith("power: ") and words in line for line in lines)
 

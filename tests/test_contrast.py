@@ -134,15 +134,15 @@ def test_what_either_side_does_not_know_is_not_a_finding(variants):
 def test_difference_of_normals():
     rng = np.random.default_rng(1)
     first, second = rng.normal(0, 1, 40_000), rng.normal(1, 0.5, 30_000)
-    d = _difference(first, second, 0.9, 0)
+    d = _difference((first, second), 0.9, 0)
     sd = np.hypot(1, 0.5)
     assert d["median"] == pytest.approx(1, abs=0.03)
     expected = stats.norm(1, sd).ppf([0.05, 0.95])
     np.testing.assert_allclose([d["lower"], d["upper"]], expected, atol=0.04)
     assert d["probability_of_direction"] == pytest.approx(stats.norm.cdf(1 / sd), abs=0.01)
-    assert _difference(first, second, 0.9, 0) == d
+    assert _difference((first, second), 0.9, 0) == d
     # Draws that go together by iteration only are set apart.
-    assert _difference(first, first, 0.9, 0)["upper"] > 1
+    assert _difference((first, first), 0.9, 0)["upper"] > 1
 
 
 # Pairs

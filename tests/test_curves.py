@@ -297,10 +297,11 @@ BAD = [
     (
         "column nobody reads",
         HEAD,
-        {"columns": {"n": "total"}},
-        r"--column n=total: nothing is called `n`.*model.*shots.*correct",
+        {"columns": {"totals": "total"}},
+        r"--column totals=total: nothing reads `totals`; write total=total",
     ),
     ("percent", "shots,prob,se\n0,45%,.1\n", {}, r"line 2.*got '45%'.*without a percent sign"),
+    ("thousands", 'shots,correct,total\n"1,000",1,2\n', {}, r"got '1,000'; correct the value"),
     ("comma", 'shots,prob,se\n0,"0,45",.1\n', {}, r"line 2.*got '0,45'.*with a point"),
     ("where name", HEAD, {"where": "size > 1"}, r"--where 'size > 1'.*size.*shots, correct, total"),
     ("where syntax", HEAD, {"where": "shots >"}, r"--where 'shots >' cannot be evaluated"),
@@ -397,6 +398,15 @@ def test_bad_input_says_what_where_and_what_to_do(tmp_path, source, settings, me
     with pytest.raises(InputError, match=message) as caught:
         read_curves(source, **settings)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["total", "se"])
+def test_advice_to_rename_a_column_away_works(name):
+    table = pd.DataFrame({"shots": [0, 1], "prob": [0.2, 0.5], "total": 10, "se": 0.1})
+    with pytest.raises(InputError, match="rename it away \\(--column unused=total\\)"):
+        read_curves(table)
+    kind = read_curves(table, columns={"unused": name}).studies[0].kind
+    assert kind == ("aggregated" if name == "se" else "given se")
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,10 @@ from bayesicl import (
 )
 from bayesicl.device import precision
 from bayesicl.engine import Chains, Engine
-from bayesicl.fit import _fall, distinct, fits, plan, warn_misfits
+from bayesicl.fit import _fall, fits, warn_misfits
 from bayesicl.law import BAYESIAN, Law
 from bayesicl.noise import NOISES
+from bayesicl.plan import distinct, plan
 from bayesicl.program import arrays
 from bayesicl.retry import apart, attempts
 from bayesicl.tree import content_key, file_name, law_of, load_all, study_of
@@ -212,7 +213,9 @@ def test_no_background_for_one_hypothesis(risen):
         fit(risen, "scoring", backgrounds=0)
     with pytest.raises(InputError, match="0 or more"):
         fit(risen, "power", backgrounds=-1)
-    assert distinct([load_law("power")], risen.studies[0], 0)
+    assert plan(risen, "power", backgrounds=0)
+    with pytest.raises(InputError, match=r"no law here weighs hypotheses \(power\)"):
+        plan(risen, "power", backgrounds=2)
 
 
 def test_two_backgrounds_are_ordered_in_the_prior(risen):

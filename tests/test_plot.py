@@ -424,7 +424,7 @@ def test_forest_rows_are_fits_and_hypotheses(rng):
 
 
 def test_forest_of_asked_parameters(rng):
-    tree = make_tree(study(("a", "b")), rng, law="scoring", mine=([], rng.normal(size=SHAPE)))
+    tree = make_tree(study(("a", "b")), rng, law="scoring", mine=([], np.ones(SHAPE)))
     figure = plot_forest([tree], parameters=["P", "mine"])
     assert list(panels(figure)) == ["P", "mine"]
     assert set(rows(figure)) == {

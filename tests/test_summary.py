@@ -12,17 +12,39 @@ import xarray as xr
 from scipy.special import expit, logit
 
 from bayesicl import fit, read_curves
-from bayesicl.summary import (
+from bayesicl.identify import (
     MAX_PRIOR_SHIFT,
     MIN_CONTRACTION,
-    missed,
+    Element,
+    elements,
     ordered,
-    summarise,
     unconstrained,
 )
+from bayesicl.summary import missed, summarise
 from bayesicl.tree import study_dataset
 
 reuse_engines = simulate.reuse_engines  # a fixture
+
+
+def test_elements_are_told_apart():
+    """By labels where an axis has them, by index where it has none; every number once."""
+    dims = ("chain", "draw", "hypothesis", "believed", "a_dim_0")
+    x = xr.DataArray(
+        np.arange(2 * 3 * 2 * 3 * 2.0).reshape(2, 3, 2, 3, 2),
+        dims=dims,
+        coords={"hypothesis": ["u", "v"], "believed": ["u", "v", "background"]},
+        name="a",
+    )
+    found = elements(x)
+    assert len(found) == 12
+    one = found[Element("a [1]", "v", "background")]
+    xr.testing.assert_equal(one, x[:, :, 1, 2, 1])
+    assert str(Element("a [1]", "v", "background")) == "a [1][v, background]"
+    assert list(elements(xr.DataArray(1.0, name="K"))) == [Element("K", "", "")]
+    two = xr.DataArray([0.1, 0.2], dims="background", name="beta")
+    two = two.assign_coords(background=["background 0", "background 1"])
+    assert [e.believed for e in elements(two)] == ["background 0", "background 1"]
+
 
 # Made-up posteriors
 

@@ -101,7 +101,8 @@ def fit_and_save(
     from tqdm import tqdm
 
     from bayesicl.device import precision
-    from bayesicl.fit import fits, plan
+    from bayesicl.fit import fits
+    from bayesicl.plan import plan
     from bayesicl.tree import file_name, label, law_label, save, study_of
 
     tasks = plan(curves, laws, noise=noise, backgrounds=backgrounds)

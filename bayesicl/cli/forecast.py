@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
-POOR = 0.8  # coverage of 90 % intervals that is not trusted, however few the curves
+UNLIKELY = 0.01  # so many misses, if the cells of a curve were independent
 
 
 def add_options(parser: common.Parser) -> None:
@@ -88,14 +88,22 @@ def run(args: argparse.Namespace) -> int:
 
 def _cautions(scores: "pd.DataFrame") -> list[str]:
     """What a bad hold-out means for the predictions, in words: one line a law."""
+    from scipy.stats import binom
+
     lines = []
     for row in scores.to_dict("records"):
-        held, known = row["coverage 90%"], row["verdict 90%"]
-        said = f"{row['law']}: its 90 % intervals held {held:.0%} of the held-out cells"
-        if held < POOR or (held < 0.9 and known == "not reached"):
-            lines.append(f"{said}: trust neither its bands nor its probabilities beyond the fit.")
-        elif known == "not reached":
-            lines.append(f"{said}: its bands are wider than they need be.")
+        share, n = row["coverage 90%"], row["cells"]
+        inside = round(share * n)
+        said = f"{row['law']}: its 90 % intervals held {inside} of {n} held-out cells"
+        if row["verdict 90%"] == "not reached":
+            wide = "its bands are wider than they need be"
+            end = "trust neither its bands nor its probabilities beyond the fit"
+            lines.append(f"{said}: {end if share < 0.9 else wide}.")
+        elif binom.cdf(inside, n, 0.9) < UNLIKELY:
+            lines.append(
+                f"{said}: too few curves to blame the law, too many misses to lean on its bands "
+                "beyond the fit."
+            )
     return lines
 
 

@@ -1,0 +1,108 @@
+"""What is to be fitted: every study under every law, but once where laws are one function."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpyro import handlers
+
+from bayesicl.curves import Curves, Study
+from bayesicl.errors import InputError
+from bayesicl.law import BAYESIAN, Law, load_law
+from bayesicl.noise import Noise, load_noise
+from bayesicl.program import arrays
+
+
+@dataclass(frozen=True)
+class Task:
+    """One study to fit under one law; same: names of the laws that are this law here."""
+
+    study: Study
+    law: Law
+    noise: Noise
+    backgrounds: int
+    same: tuple[str, ...]
+
+
+def plan(
+    curves: Curves,
+    laws: str | Path | Law | Sequence[str | Path | Law],
+    *,
+    noise: str | None = None,
+    backgrounds: int = 1,
+) -> list[Task]:
+    """All fits to be made, arguments as of `fit`; whatever can be wrong with them is found here."""
+    chosen = [laws] if isinstance(laws, str | Path | Law) else list(laws)
+    loaded = [load_law(law) for law in chosen]
+    names = [law.name for law in loaded]
+    if len(set(names)) < len(names):
+        raise InputError(f"laws must have different names, got {', '.join(names)}")
+    if backgrounds < 0:
+        raise InputError(f"--backgrounds must be 0 or more, got {backgrounds}")
+    weighing = [law for law in loaded if law.name in BAYESIAN or not law.bundled]
+    if backgrounds > 1 and not weighing:
+        raise InputError(
+            f"--backgrounds {backgrounds}: no law here weighs hypotheses ({', '.join(names)}); "
+            "leave it out"
+        )
+    tasks = []
+    for study in curves:
+        suited = load_noise(noise, study.kind)
+        for law, same in distinct(loaded, study, backgrounds):
+            try_law(law, study, backgrounds)
+            tasks.append(Task(study, law, suited, backgrounds, same))
+    return tasks
+
+
+def distinct(
+    laws: Sequence[Law], study: Study, backgrounds: int
+) -> list[tuple[Law, tuple[str, ...]]]:
+    """The laws to fit, each with the names of those that are the same function for this study."""
+    H = len(study.hypotheses)
+    if H + backgrounds < 2 and any(law.name in BAYESIAN for law in laws):
+        raise InputError(
+            f"{study.label}: a Bayesian law weighs at least 2 hypotheses; with one observed "
+            "hypothesis it needs a background (--backgrounds 1)"
+        )
+    if H + backgrounds == 2:  # one rival: the tables of P differ in names alone
+        same = ["scoring", "general", "sampling"]
+    elif H == 1:  # a miss for each background
+        same = ["sampling", "general"]
+    else:
+        same = []
+    out: list[tuple[Law, tuple[str, ...]]] = []
+    for law in laws:
+        if law.name not in same:
+            out.append((law, ()))
+        elif not any(fitted.name == same[0] for fitted, _ in out):
+            out.append((load_law(same[0]), tuple(same[1:])))
+    return out
+
+
+def try_law(law: Law, study: Study, backgrounds: int) -> None:
+    """Run a user's law once on the shape of a study, so that what is wrong with it says so."""
+    if law.bundled:
+        return
+    design, _ = arrays(study, backgrounds=backgrounds)
+    try:
+        outs = []
+        for draw in range(8):  # of the law's own prior
+            with handlers.seed(rng_seed=draw), handlers.block():
+                outs.append(np.asarray(law.model(design)))
+        out = np.stack(outs)
+    except Exception as error:
+        raise InputError(
+            f"law file {law.path}: model(design) does not run on {study.label} "
+            f"({type(error).__name__}: {(str(error).splitlines() or ['no message'])[0]})"
+        ) from error
+    if out.shape[1:] != design.shots.shape or out.dtype.kind != "f":
+        raise InputError(
+            f"law file {law.path}: model(design) must return log p of every cell, shape "
+            f"{design.shots.shape}, got {out.shape[1:] or outs[0]}"
+        )
+    if np.isnan(out).any() or (out > 1e-6).any():
+        raise InputError(
+            f"law file {law.path}: log p must be a number of at most 0 for every draw of the "
+            f"prior, got {out[np.isnan(out) | (out > 1e-6)][0]:g}; check the signs in `curve`"
+        )
