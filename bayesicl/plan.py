@@ -16,7 +16,7 @@ from bayesicl.program import arrays
 
 @dataclass(frozen=True)
 class Task:
-    """One study to fit under one law; same: names of the laws that are this law here."""
+    """One study, to be fitted under one law; `same` names the laws that are this one for it."""
 
     study: Study
     law: Law
@@ -36,6 +36,8 @@ def plan(
     chosen = [laws] if isinstance(laws, str | Path | Law) else list(laws)
     loaded = [load_law(law) for law in chosen]
     names = [law.name for law in loaded]
+    if not loaded:
+        raise InputError("no laws to fit: name at least one")
     if len(set(names)) < len(names):
         raise InputError(f"laws must have different names, got {', '.join(names)}")
     if backgrounds < 0:
