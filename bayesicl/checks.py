@@ -15,7 +15,7 @@ _COLUMN_OF = {"counts": "correct", "prob": "prob", "nll": "nll", "nll_of_mean": 
 _MEASURED = ("correct", "total", "prob", "nll", "nll_of_mean", "mean_nll", "se")
 _NOT_STUDY = ("hypothesis", "shots", "replicate", "chance", *_MEASURED)
 MAX_SHOTS = 10_000_000
-MIN_SE = 1e-6  # smaller ones, squared, leave float32
+MIN_SE = 1e-6  # smaller ones make energies so large that no chain finds a start
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,8 +47,9 @@ class Measurements:
 def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     """Check the rows as `bayesicl.curves.read_curves` promises; InputError at the first bad one."""
     known = dict.fromkeys((*by, *_OPTIONAL_KEYS, *_NOT_STUDY))
-    for canonical in table.names.keys() - known:  # another name is a covariate's, or "unused"
-        if meant := get_close_matches(canonical, known, n=1, cutoff=0.7):
+    for canonical in table.names:  # one that is not known is a covariate's, or "unused"
+        meant = get_close_matches(canonical, known, n=1, cutoff=0.7)
+        if canonical not in known and meant:
             raise InputError(
                 f"{table.source}: --column {canonical}={table.names[canonical]}: nothing reads "
                 f"`{canonical}`; write {meant[0]}={table.names[canonical]}"

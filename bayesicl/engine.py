@@ -220,9 +220,8 @@ class Engine:
         design, data = on_device(design, data)
 
         def stand(state, design, data):
-            energy, slope = jax.value_and_grad(partial(self.posterior.potential, design, data))(
-                state.z
-            )
+            energy_at = partial(self.posterior.potential, design, data)
+            energy, slope = jax.value_and_grad(energy_at)(state.z)
             return state._replace(potential_energy=energy, z_grad=slope)
 
         stand = self.compiled("standing", stand, chains.states[0], design, data)

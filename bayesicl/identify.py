@@ -13,6 +13,7 @@ from scipy.special import logit
 MIN_CONTRACTION = 0.5
 MAX_PRIOR_SHIFT = 0.5
 MAX_WIDTH = 0.5  # of the 90 % interval of a probability: wider ones locate nothing
+_NAMED = ("hypothesis", "believed", "background")  # axes whose labels say whose a number is
 FIRST = ("p_zero", "p_last", "ceiling", "rate")
 
 
@@ -43,9 +44,6 @@ def elements(x: xr.DataArray) -> dict[Element, xr.DataArray]:
         rest = "".join(f" [{own.get(d, i)}]" for d, i in at.items() if d not in _NAMED)
         out[Element(f"{x.name}{rest}", own.get("hypothesis", ""), believed)] = x[at]
     return out
-
-
-_NAMED = ("hypothesis", "believed", "background")
 
 
 def identified(tree: xr.DataTree, names: Sequence[str]) -> dict[Element, bool]:

@@ -69,10 +69,10 @@ def plot_forest(
     shown = _parameters(trees, parameters)
     found = [_bars(tree, shown) for tree in trees]
     # "" is a fit's own row, which comes first and bears its name.
-    elements = [dict.fromkeys(["", *(e for own in of.values() for e in own)]) for of in found]
-    rows = [(i, element) for i, own in enumerate(elements) for element in own]
+    named = [dict.fromkeys(["", *(row for own in of.values() for row in own)]) for of in found]
+    rows = [(i, row) for i, own in enumerate(named) for row in own]
     fits = _fit_names(trees)
-    names = [wrap(element or fits[i], 48) for i, element in rows]
+    names = [wrap(row or fits[i], 48) for i, row in rows]
     heights = np.array([1.0 + 0.6 * name.count("\n") for name in names])
     ys = np.cumsum(heights) - heights / 2
     lines = -(-len(shown) // _COLUMNS)
@@ -83,7 +83,7 @@ def plot_forest(
         figure = Figure(figsize=(max(size[0], 5.5), size[1]), layout="constrained")
         for j, parameter in enumerate(shown):
             ax = figure.add_subplot(lines, columns, j + 1)
-            of = [found[i].get(parameter, {}).get(element) for i, element in rows]
+            of = [found[i].get(parameter, {}).get(row) for i, row in rows]
             for y, one in zip(ys, of, strict=True):
                 if one is not None:
                     _draw_bar(ax, y, one, label=f"{parameter}, ")
@@ -93,7 +93,7 @@ def plot_forest(
             if j % columns:
                 ax.tick_params(labelleft=False)
             else:
-                failed = [not element and not_converged(trees[i]) != "" for i, element in rows]
+                failed = [not row and not_converged(trees[i]) != "" for i, row in rows]
                 _name_rows(ax, ys, names, failed)
         bars = [bar for own in found for of in own.values() for bar in of.values()]
         key_below(figure, _key(faint=not all(bar.known for bar in bars)), columns=3)

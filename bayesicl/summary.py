@@ -64,8 +64,8 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
 
     A parameter is called not identified where the data took away less than half of its prior
     variance, where its 90 % interval, if it is a probability, is wider than one half, or where its
-    median follows the prior (Kallioinen et al. 2023, "Detecting and
-    diagnosing prior and likelihood sensitivity with power-scaling", arXiv 2107.14054).
+    median follows the prior (Kallioinen et al. 2023, "Detecting and diagnosing prior and likelihood
+    sensitivity with power-scaling", arXiv 2107.14054).
 
     level: of the intervals, in (0, 1).
     """
@@ -144,7 +144,8 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
             f"shots it expects {cell['lower']:.3g} to {cell['upper']:.3g} and "
             f"{cell['measured']:.3g} was measured. Intervals below trust the law."
         )
-    names = list(map(str, element_of(table)))
+    columns = table[list(Element._fields)]
+    names = [str(Element(*row)) for row in columns.itertuples(index=False)]
     width = max(map(len, names))
     starts = _first_shots(tree)
     lines.append(f"{'':{width}}   median   {100 * level:g}% interval       moved")
@@ -166,11 +167,6 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
             f"These data do not identify {', '.join(lost)}: report none of them as a finding."
         )
     return "\n".join(lines)
-
-
-def element_of(table: pd.DataFrame) -> list[Element]:
-    """The elements of a table's rows, by its columns parameter, hypothesis and believed."""
-    return [Element(*row) for row in table[list(Element._fields)].itertuples(index=False)]
 
 
 def _first_shots(tree: xr.DataTree) -> dict[str, float]:

@@ -7,7 +7,7 @@ and Computing 32): at every rank the ECDF of N uniform ranks is binomial; the le
 two-sided tail probabilities is compared with its distribution over simulated sets of N uniform
 ranks.
 
-Plain functions of a law; loaded by the tests from its path, since tests are no package.
+Plain functions of a law.
 """
 
 from collections.abc import Callable, Iterator

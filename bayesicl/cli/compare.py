@@ -1,7 +1,7 @@
 """Compare laws that were fitted to the same data, by leaving out one cell at a time.
 
-A cell is one curve at one number of shots. Studies of fewer than 30 cells are fitted again
-without each cell, larger ones where importance sampling fails: seconds to a minute a fit. Prints
+A cell is one curve at one number of shots. A study of fewer than 30 cells is fitted again without
+each of them, a larger one where importance sampling fails: as long as that many fits. Prints
 expected log predictive densities, stacking weights, and a verdict that claims no more than the data
 can decide.
 
