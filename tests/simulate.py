@@ -84,7 +84,7 @@ def recover(
         labels = Labels(engine, study, design, data)
         curve = _unseen_curve(engine, study, design)
         truths, draws, passed = [], [], []
-        for i, truth, y in _simulated(engine, n, design, data, seed):
+        for i, truth, y in simulated(engine, n, design, data, seed):
             key = jax.random.fold_in(jax.random.key(seed + 1), i)
             measured = data | {"y": np.where(data["fitted"], y, data["y"])}
             runs = attempts(engine, key, design, measured, lambda what: None)
@@ -103,7 +103,7 @@ def recover(
     return Recovery(ranks_of(table, joined, seed), table, joined, np.array(passed))
 
 
-def _simulated(engine: Engine, n: int, design, data, seed: int) -> Iterator[tuple]:
+def simulated(engine: Engine, n: int, design, data, seed: int) -> Iterator[tuple]:
     """Number, true parameters and measured means of each study."""
     for block in range(0, n, BLOCK):
         key = jax.random.fold_in(jax.random.key(seed), block)
