@@ -5,9 +5,7 @@ thousand studies of one shape cost one compilation, and chains use all cores as 
 A chain's draws depend on its key, its data and the padded shape alone.
 """
 
-import os
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from threading import Lock
@@ -18,13 +16,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
-from bayesicl import nuts
-from bayesicl.device import on_device, precision
+from bayesicl import nuts, warmup
+from bayesicl.device import on_device
 from bayesicl.errors import InputError
+from bayesicl.jumps import Mixture
 from bayesicl.law import Design, Law
 from bayesicl.noise import Noise
-from bayesicl.nuts import CHUNK, Mixture
+from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Posterior
+
+WINDOWS = ((0.06, False), (0.08, False), (0.12, True), (0.24, True), (0.4, True), (0.1, True))
+"""Of warm-up: shares, and whether the scale is taken of all chains' draws about one mean."""
 
 
 @dataclass(frozen=True)
@@ -49,12 +51,19 @@ class Settings:
             raise InputError(f"target_accept must lie in (0, 1), got {self.target_accept}")
 
 
+class State(NamedTuple):
+    """Where chains stand, and how they move. lanes: (1, chains). chol: (1, d, d)."""
+
+    lanes: nuts.Lane
+    chol: Any
+
+
 class Chains(NamedTuple):
     """Draws of all chains: sites in sampling coordinates and statistics, (chains, draws, ...)."""
 
     w: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
-    states: list[Any]
+    state: State
 
 
 class Engine:
@@ -77,6 +86,7 @@ class Engine:
         self.posterior = Posterior(law, noise)
         self.on_compile = on_compile
         self._compiled: dict[Any, Callable] = {}
+        self._known_shapes: dict[Any, dict[str, tuple[int, ...]]] = {}
         self._tracing = Lock()
 
     # -- draws of all chains ---------------------------------------------------------------
@@ -128,38 +138,30 @@ class Engine:
 
     # -- what is compiled --------------------------------------------------------------------
 
-    def _kernel(self, key, point, design, data, target_accept=0.8, **more):
-        return nuts.kernel(
-            key,
-            point,
-            partial(self.posterior.potential, design, data),
-            warmup=self.settings.warmup,
-            target_accept=target_accept,
-            max_tree_depth=self.settings.max_tree_depth,
-            **more,
-        )
+    def _gradient(self, design, data):
+        """Potential and gradient at a flat q, and how to unravel q: {site: (shape, slice)}."""
+        places, begin = {}, 0
+        for name, shape in sorted(self._shapes(design, data).items()):
+            size = int(np.prod(shape))
+            places[name] = (shape, slice(begin, begin + size))
+            begin += size
 
-    def _start(self, key, design, data):
-        shapes = self.posterior.unconstrained_shapes(design, data)
-        return nuts.start_point(key, partial(self.posterior.potential, design, data), shapes)
+        def fn(study, q):
+            w = {name: q[part].reshape(shape) for name, (shape, part) in places.items()}
+            return self.posterior.potential(*study, w)
 
-    def _begin(self, key, point, step_size, inverse_mass, design, data):
-        adapted = {"step_size": step_size, "inverse_mass": inverse_mass}
-        return self._kernel(key, point, design, data, **adapted)[0]
+        return jax.value_and_grad(fn, argnums=1), places, begin
 
-    def _advance(self, state, n, mixture, design, data, target_accept):
-        # Only the closures of a fresh kernel are wanted: the state goes on where it was.
-        point = nuts.point_of(state)
-        _, step = self._kernel(state.rng_key, point, design, data, target_accept)
-        if mixture is not None:
-            step = nuts.with_jumps(step, partial(self.posterior.potential, design, data), mixture)
-        return nuts.advance(step, state, n)
+    def _shapes(self, design, data):
+        key = _signature((design, data))
+        if key not in self._known_shapes:
+            with self._tracing:
+                self._known_shapes[key] = self.posterior.unconstrained_shapes(design, data)
+        return self._known_shapes[key]
 
     def compiled(self, name: str, function: Callable, *args) -> Callable:
         """`function`, compiled for the shapes of these arguments; once each."""
-        leaves, structure = jax.tree.flatten(args)
-        shapes = tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
-        key = (name, structure, shapes)
+        key = (name, _signature(args))
         if key not in self._compiled:
             self.on_compile(name)
             with self._tracing:  # NumPyro's handlers are one stack for all threads
@@ -181,51 +183,85 @@ class Engine:
         mixture: Mixture | None = None,
     ) -> Chains:
         """Warm up and draw all chains; with `after`, warm up again from where those ended."""
-        design, data = on_device(design, data)
-        target = jnp.asarray(target_accept or self.settings.target_accept)
-        keys = random.split(key, (self.settings.chains, 2))
-        point = jax.eval_shape(self._start, keys[0, 0], design, data)
-        n = sum(np.prod(x.shape, dtype=int) for x in jax.tree.leaves(point.z))
-        fresh = (jnp.asarray(1.0), jnp.eye(n))
-        begun = (keys[0, 1], point, *fresh, design, data)
-        state = jax.eval_shape(self._begin, *begun)
-        start, begin, _ = self._threads(
-            lambda compile: compile(),
-            [
-                lambda: self.compiled("start", self._start, keys[0, 0], design, data),
-                lambda: self.compiled("begin", self._begin, *begun),
-                lambda: self._sampler(state, mixture, design, data, target),
-            ],
+        study = on_device(design, data)
+        target = target_accept or self.settings.target_accept
+        if after is None:
+            lanes, chol = self._start(random.fold_in(key, 0), study)
+        else:
+            lanes, chol = after.state
+        rest = (study, mixture)
+        for again in range(warm_rounds):
+            key_round = random.fold_in(key, 1 + again)
+            for k, (share, pooled) in enumerate(WINDOWS):
+                n = round(share * self.settings.warmup)
+                keys = random.fold_in(key_round, k)
+                lanes, record = self._advance(lanes, n, keys, chol, target, True, *rest)
+                average = jnp.mean(lanes.step.log_average, axis=-1, keepdims=True)
+                lanes = nuts.with_step(lanes, jnp.broadcast_to(average, lanes.i.shape))
+                if k < len(WINDOWS) - 1:
+                    q = record[0, :, n // 3 :, : chol.shape[-1]]
+                    chol = warmup.scale_of_draws(q, pooled=pooled)[None]
+        return self._draw(lanes, random.fold_in(key, 99), chol, *rest)
+
+    def _draw(self, lanes, key, chol, study, mixture) -> Chains:
+        parts = []
+        for done in range(0, self.settings.draws, CHUNK):
+            n = min(CHUNK, self.settings.draws - done)
+            key_part = random.fold_in(key, done)
+            lanes, record = self._advance(lanes, n, key_part, chol, 0.5, False, study, mixture)
+            parts.append(record[0, :, :n])
+        record = np.concatenate(parts, axis=1)
+        _, places, d = self._gradient(*study)
+        w = {
+            name: record[..., part].reshape(*record.shape[:2], *shape)
+            for name, (shape, part) in places.items()
+        }
+        stats: dict[str, np.ndarray] = dict(
+            zip(nuts.STATISTICS, np.moveaxis(record[..., d:], -1, 0), strict=True)
         )
+        stats["diverging"] = stats["diverging"].astype(bool)
+        stats["n_steps"] = stats["n_steps"].astype(int)
+        return Chains(w, stats, State(lanes, chol))
 
-        def chain(c: int):
-            if after is None:
-                point = start(keys[c, 0], design, data)
-            else:
-                point = nuts.point_of(after.states[c])
-            rest = (mixture, design, data, target)
-            state = begin(random.fold_in(keys[c, 1], 0), point, *fresh, design, data)
-            state, _ = self._steps(state, self.settings.warmup, *rest)
-            for again in range(1, warm_rounds):
-                key, adapted = random.fold_in(keys[c, 1], again), state.adapt_state
-                adaptation = (adapted.step_size, adapted.inverse_mass_matrix)
-                state = begin(key, nuts.point_of(state), *adaptation, design, data)
-                state, _ = self._steps(state, self.settings.warmup, *rest)
-            return self._steps(state, self.settings.draws, *rest)
+    def _start(self, key, study):
+        """Chains at their first points, and the scale to begin with."""
+        fn, _, d = self._gradient(*study)
 
-        return _gather(self._threads(chain, range(self.settings.chains)))
+        def begin(keys, study):
+            def one(key):
+                k_start, k_lane = random.split(key)
+                point, curvature = warmup.start(k_start, partial(fn, study), d)
+                return nuts.stand(k_lane, point, self.settings.max_tree_depth), curvature
+
+            return jax.vmap(one)(keys)
+
+        keys = random.split(key, self.settings.chains)
+        lanes, curvature = self.compiled("start", begin, keys, study)(keys, study)
+        chol = warmup.scale_of_curvature(np.asarray(curvature))
+        lanes = nuts.with_step(lanes, jnp.full(lanes.i.shape, np.log(0.5)))
+        return jax.tree.map(lambda x: x[None], (lanes, chol))
+
+    def _advance(self, lanes, n, key, chol, target, adapt, study, mixture):
+        fn, _, _ = self._gradient(*study)
+        chance = nuts.Chance(jnp.asarray(target), jnp.asarray(adapt))
+        batch = jax.tree.map(lambda x: jnp.asarray(x)[None], (key, mixture, study))
+        keys, mixture, data = batch
+        args = (lanes, jnp.asarray(n, jnp.int32), keys, chance, mixture, jnp.asarray(chol), data)
+        step = self.compiled("sampler", partial(nuts.advance, fn=fn), *args)
+        lanes, record = step(*args)
+        return lanes, np.asarray(record)
 
     def resume(self, chains: Chains, design: Design, data: Mapping) -> Chains:
         """The same chains, adapted as they are, standing in the posterior of other data."""
-        design, data = on_device(design, data)
-
-        def stand(state, design, data):
-            energy_at = partial(self.posterior.potential, design, data)
-            energy, slope = jax.value_and_grad(energy_at)(state.z)
-            return state._replace(potential_energy=energy, z_grad=slope)
-
-        stand = self.compiled("standing", stand, chains.states[0], design, data)
-        return chains._replace(states=[stand(state, design, data) for state in chains.states])
+        study = on_device(design, data)
+        fn, _, _ = self._gradient(*study)
+        lanes = chains.state.lanes
+        q = lanes.tree.proposal.q[0]
+        stand = lambda study, q: jax.vmap(partial(fn, study))(q)  # noqa: E731
+        found = self.compiled("standing", stand, study, q)(study, q)
+        point = nuts.Point(q, *found)
+        tree = lanes.tree._replace(proposal=jax.tree.map(lambda x: x[None], point))
+        return chains._replace(state=chains.state._replace(lanes=lanes._replace(tree=tree)))
 
     def extend(
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
@@ -237,44 +273,24 @@ class Engine:
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
     ) -> Chains:
         """As many draws again from where the chains ended, without adapting."""
-        design, data = on_device(design, data)
-        rest = (mixture, design, data, jnp.asarray(self.settings.target_accept))
-        self._sampler(chains.states[0], *rest)  # compiled here, not once in every thread
-        more = lambda state: self._steps(state, self.settings.draws, *rest)  # noqa: E731
-        return _gather(self._threads(more, chains.states))
-
-    def _sampler(self, state, mixture, design, data, target) -> Callable:
-        args = (state, jnp.asarray(0), mixture, design, data, target)
-        return self.compiled("sampler", self._advance, *args)
-
-    def _steps(self, state, n: int, mixture, design, data, target):
-        """Advance one chain by n steps, in chunks; its last state and the draws."""
-        step = self._sampler(state, mixture, design, data, target)
-        parts = []
-        for done in range(0, n, CHUNK):
-            size = min(CHUNK, n - done)
-            args = (state, jnp.asarray(size), mixture, design, data, target)
-            state, kept = jax.block_until_ready(step(*args))
-            parts.append(jax.tree.map(lambda x, size=size: np.asarray(x[:size]), kept))
-        return state, jax.tree.map(lambda *xs: np.concatenate(xs), *parts)
-
-    def _threads(self, work: Callable, items: Sequence) -> list:
-        """Map over items on all cores: compiled code and the compiler leave Python free."""
-
-        def on_thread(item):
-            with precision(self.device):  # JAX's settings belong to the thread
-                return work(item)
-
-        with ThreadPoolExecutor(min(len(items), os.cpu_count() or 1)) as pool:
-            return list(pool.map(on_thread, items))
+        lanes, chol = chains.state
+        key = random.wrap_key_data(lanes.key[0, 0])
+        key = random.fold_in(key, lanes.ticks[0, 0])
+        return self._draw(lanes, key, chol, on_device(design, data), mixture)
 
 
-def _gather(results: list) -> Chains:
-    w, stats = jax.tree.map(lambda *xs: np.stack(xs), *[kept for _, kept in results])
-    return Chains(w, stats, [state for state, _ in results])
+def _signature(arguments) -> tuple:
+    """Structure, shapes and types of arguments, for which one compilation does."""
+    leaves, structure = jax.tree.flatten(arguments)
+    return structure, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+
+
+def flat(w: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Draws of all sites as one array, (chains, draws, d), in the order of the sampler's q."""
+    return np.concatenate([w[name].reshape(*w[name].shape[:2], -1) for name in sorted(w)], axis=-1)
 
 
 def _join(first: Chains, second: Chains) -> Chains:
     join = lambda a, b: np.concatenate([a, b], axis=1)  # noqa: E731
     w, stats = jax.tree.map(join, (first.w, first.stats), (second.w, second.stats))
-    return Chains(w, stats, second.states)
+    return Chains(w, stats, second.state)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from bayesicl.errors import InputError
 
@@ -48,6 +49,25 @@ class Design:
     def n_believed(self) -> int:
         """M, the hypotheses that the language model may believe it is in."""
         return self.n_hypotheses + self.backgrounds
+
+    def per_cell(self, x: jax.Array) -> jax.Array:
+        """Entry h of x, (H, ...), for each cell of hypothesis h: (cells, ...).
+
+        With one hypothesis it is x itself, (1, ...), which broadcasts. Plain x[design.hypothesis]
+        is as right, but the gradient of an index is a slow loop on CPU.
+        """
+        if self.n_hypotheses == 1:
+            return x
+        own = self._own().reshape(self.n_hypotheses, -1, *(1,) * (jnp.ndim(x) - 1))
+        return jnp.sum(jnp.where(own, x[:, None], 0.0), axis=0)
+
+    def per_curve(self, x: jax.Array) -> jax.Array:
+        """Sum of x, (..., cells), over the cells of each hypothesis: (..., H)."""
+        return jnp.sum(jnp.where(self._own(), x[..., None, :], 0.0), axis=-1)
+
+    def _own(self) -> jax.Array:
+        """Whether a cell belongs to a hypothesis: (H, cells)."""
+        return jnp.arange(self.n_hypotheses)[:, None] == self.hypothesis
 
 
 def _same(design: Design, w: Sites) -> tuple[Sites, float]:

@@ -77,10 +77,10 @@ class Noise:
         if self.moments is None:
             return _beta_binomial(logp, sizes, design, data)
         m = self.moments(logp, sizes, design, data)
-        seen, h = _common(m, design, data), design.hypothesis
+        seen = _common(m, design, data)
         own = jnp.where(data["fitted"], 1.0, 0.0) * m.common / m.variance
-        precision = seen.precision[h] - own * m.common
-        pull = seen.pull[h] - own * (data["y"] - m.mean)
+        precision = design.per_cell(seen.precision) - own * m.common
+        pull = design.per_cell(seen.pull) - own * (data["y"] - m.mean)
         mean = m.mean + m.common * pull / precision
         sd = jnp.sqrt(m.variance + m.common**2 / precision)
         return dist.Normal(mean, sd).log_prob(data["y"])
@@ -103,7 +103,7 @@ class Noise:
         again = known.pull / known.precision + common / jnp.sqrt(known.precision)
         common = jnp.where(seen, again, common)
         noise = jnp.sqrt(m.variance) * jax.random.normal(key_cell, jnp.shape(logp))
-        return jnp.clip(m.mean + m.common * common[design.hypothesis] + noise, 0.0, 1.0)
+        return jnp.clip(m.mean + m.common * design.per_cell(common) + noise, 0.0, 1.0)
 
 
 @dataclass
@@ -116,7 +116,7 @@ class _Common:
 
 def _common(m: Moments, design: Design, data: Arrays) -> _Common:
     weight = jnp.where(data["fitted"], m.common / m.variance, 0.0)
-    total = lambda x: jax.ops.segment_sum(x, design.hypothesis, design.n_hypotheses)  # noqa: E731
+    total = design.per_curve
     return _Common(1.0 + total(weight * m.common), total(weight * (data["y"] - m.mean)))
 
 
@@ -124,7 +124,7 @@ def _beta(logp, sizes, design: Design):
     tiny = jnp.finfo(jnp.result_type(float)).eps
     # Beyond this log-gammas cancel to a false mode; so little scatter is as good as none.
     scatter = jnp.maximum(sizes["scatter"], 1e-3 if tiny < 1e-10 else 1e-2)
-    concentration = (1.0 / scatter**2 - 1.0)[design.hypothesis]
+    concentration = design.per_cell(1.0 / scatter**2 - 1.0)
     p = jnp.clip(jnp.exp(logp), tiny, 1.0)
     q = jnp.clip(-jnp.expm1(logp), tiny, 1.0)
     return p * concentration, q * concentration
@@ -132,8 +132,55 @@ def _beta(logp, sizes, design: Design):
 
 def _beta_binomial(logp, sizes, design: Design, data: Arrays):
     a, b = _beta(logp, sizes, design)
-    count = jnp.round(data["y"] * data["total"])
-    return dist.BetaBinomial(a, b, total_count=data["total"]).log_prob(count)
+    total, count = data["total"], jnp.round(data["y"] * data["total"])
+    x = jnp.stack([a, b, a + b])
+    rising = log_rising(x, jnp.stack([count, total - count, total]))
+    return data["log_choices"] + rising[0] + rising[1] - rising[2]
+
+
+@jax.custom_jvp
+def log_rising(x, k):
+    """log Gamma(x + k) - log Gamma(x) for x > 0 and constants k >= 0.
+
+    Stirling's series of both from 8 upwards; below, Gamma(x) is Gamma(x + 8) over the product of
+    x ... x + 7. The difference does not cancel where x is large, and value and slope share their
+    logarithms, of which a fit takes millions.
+    """
+    return _rising(x, k)[0]
+
+
+@log_rising.defjvp
+def _(primals, tangents):
+    value, slope = _rising(*primals)
+    return value, slope * tangents[0]
+
+
+def _rising(x, k):
+    """`log_rising` and its slope in x: the difference of digammas."""
+    ends = jnp.stack([x, x + k])
+    low = ends < 8.0
+    t = jnp.where(low, ends * (ends + 7.0), 1.0)  # the factors in pairs: x + i and x + 7 - i
+    product = jnp.where(low, t * (t + 6.0) * (t + 10.0) * (t + 12.0), 1.0)
+    slope = (2.0 * ends + 7.0) * (((4.0 * t + 84.0) * t + 504.0) * t + 720.0)
+    slope = jnp.where(low, slope / product, 0.0)
+    big = jnp.where(low, ends + 8.0, ends)
+    u = 1.0 / big
+    v = u * u
+    series = u * _polynomial(v, (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360))
+    terms = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
+    digamma = -0.5 * u - v * _polynomial(v, terms) - slope  # but for log(big)
+    step, ratio = big[1] - big[0], jnp.log1p((big[1] - big[0]) * u[0])
+    value = (big[0] - 0.5) * ratio + step * (jnp.log(big[1]) - 1.0) + series[1] - series[0]
+    value = value + jnp.log(product[0] / product[1])
+    return value, ratio + digamma[1] - digamma[0]
+
+
+def _polynomial(x, terms):
+    """terms[0] + terms[1] x + ..."""
+    total = jnp.full_like(x, terms[-1])
+    for term in terms[-2::-1]:
+        total = total * x + term
+    return total
 
 
 def _sample_scatter(design: Design, data: Arrays):
@@ -153,7 +200,7 @@ def _sample_c(design: Design, data: Arrays):
 def _mean_moments(logp, sizes, design: Design, data: Arrays):
     n = data["total"]
     # Probabilities resolve more than counts do: half a prompt squared, not half a prompt.
-    return Moments(logp, sizes["c"][design.hypothesis] / n, jnp.zeros_like(logp), 0.25 / n**2)
+    return Moments(logp, design.per_cell(sizes["c"]) / n, jnp.zeros_like(logp), 0.25 / n**2)
 
 
 def _sample_replicates(design: Design, data: Arrays):
@@ -169,8 +216,8 @@ def _sample_replicates(design: Design, data: Arrays):
 def _dispersion(sizes, design: Design):
     """d at each cell: log-linear in log(1 + shots), `dispersion` at 10 shots: (cells,)."""
     x = jnp.log1p(design.shots) - jnp.log(11.0)
-    h = design.hypothesis
-    return sizes["dispersion"][h] * jnp.exp(sizes["dispersion_slope"][h] * x)
+    dispersion, slope = map(design.per_cell, (sizes["dispersion"], sizes["dispersion_slope"]))
+    return dispersion * jnp.exp(slope * x)
 
 
 def _replicate_spread(sizes, design: Design, data: Arrays):
@@ -196,7 +243,7 @@ def _replicate_spread(sizes, design: Design, data: Arrays):
 
 def _replicate_moments(logp, sizes, design: Design, data: Arrays):
     n = data["replicates"] * data["total"]
-    load = sizes["replicate_sd"][design.hypothesis] / jnp.sqrt(data["replicates"])
+    load = design.per_cell(sizes["replicate_sd"]) / jnp.sqrt(data["replicates"])
     return Moments(logp, _dispersion(sizes, design) / n, load, 0.5 / n)  # half an item
 
 

@@ -1,193 +1,327 @@
-"""One chain: where it starts, NumPyro's NUTS, and jumps between modes.
+"""NUTS for many chains at once: every tick is one leapfrog of every chain.
 
-Pure functions of a potential, meant to be compiled; `engine` compiles and runs them.
+The No-U-Turn Sampler (Hoffman & Gelman 2014; multinomial weights and the generalised U-turn of
+Betancourt 2017; the tree without recursion of Phan, Pradhan & Jankowiak 2019, arXiv 1912.11554) as
+a state machine. A chain that ends a trajectory begins its next one in the same tick, whatever the
+others do: nobody waits for the longest tree, on SIMD lanes as on a GPU. A tick holds one gradient,
+so that is all there is to compile.
+
+Momenta are standard normal in whitened coordinates: with S = L L' the estimated covariance of the
+posterior in sampling coordinates q, velocities are L r, which is NUTS with the dense mass matrix
+S^-1. Pure functions of one lane; `advance` maps them over lanes (studies, chains).
 """
 
-import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
-from jax.flatten_util import ravel_pytree
-from jax.scipy.linalg import solve_triangular
-from jax.scipy.special import logsumexp
-from numpyro.infer.hmc import hmc
-from numpyro.infer.util import ParamInfo
-from scipy.cluster.vq import kmeans2
 
-Potential = Callable[[Mapping], jax.Array]
+from bayesicl.jumps import Mixture
 
-N_STARTS = 32  # random points of which each chain takes the best
-N_DESCENT = 150  # optimiser steps from there
-CHUNK = 500  # steps in one call of the compiled sampler
-FREEDOM = 5.0  # of the Student t from which jumps are proposed
-N_COMPONENTS = 8  # of the mixture of them: enough for a few modes and a bent ridge between
+Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
+
+CHUNK = 500  # transitions in one call of the compiled sampler
+MAX_ERROR = 1000.0  # nats of energy: beyond, a trajectory has diverged
+UNROLLED = 16  # lanes: for more, rows are scattered, which is slow on CPU but right on a GPU
+STATISTICS = ("lp", "energy", "diverging", "n_steps", "acceptance_rate", "step_size")
 
 
-class Mixture(NamedTuple):
-    """Where jumps go: Student t components in flattened sampling coordinates.
+class Point(NamedTuple):
+    """A place in sampling coordinates. q, gradient: (d,). potential: ()."""
 
-    log_weight: (n,). mean: (n, d). chol: (n, d, d), Cholesky factor of the scale.
+    q: Any
+    potential: Any
+    gradient: Any
+
+
+class Tree(NamedTuple):
+    """Part of a trajectory. proposal: its point. log_weight: (). rho: (d,), sum of momenta."""
+
+    proposal: Point
+    log_weight: Any
+    rho: Any
+
+
+class StepSize(NamedTuple):
+    """Dual averaging of the log step size (Hoffman & Gelman 2014, section 3.2)."""
+
+    log_step: Any
+    log_average: Any
+    error: Any
+    count: Any
+    centre: Any
+
+
+class Lane(NamedTuple):
+    """One chain between two leapfrogs.
+
+    key: (2,) uint32. ticks: leapfrogs so far. i: transitions done in this call. at, r: the end that
+    grows, and its momentum. ends: the trajectory's (left, right). tree: the trajectory. sub: the
+    half that grows. leaf: leapfrogs in it; 2^depth complete it. corners_r, corners_rho: (D, d),
+    momenta and their sums where subtrees began. energy: at the trajectory's begin. accepted: sum of
+    acceptance probabilities. diverged: the last leapfrog did. jumping: a jump between modes is due.
     """
 
-    log_weight: Any
-    mean: Any
-    chol: Any
+    key: Any
+    ticks: Any
+    i: Any
+    at: Point
+    r: Any
+    ends_q: Any
+    ends_r: Any
+    ends_gradient: Any
+    tree: Tree
+    sub: Tree
+    leaf: Any
+    depth: Any
+    rightward: Any
+    corners_r: Any
+    corners_rho: Any
+    energy: Any
+    accepted: Any
+    n_steps: Any
+    diverged: Any
+    jumping: Any
+    step: StepSize
 
 
-def start_point(key: jax.Array, potential: Potential, shapes: Mapping[str, tuple]) -> ParamInfo:
-    """The best of random points, then a short descent (Adam): where a chain begins."""
-    slope = jax.value_and_grad(potential)
+class Luck(NamedTuple):
+    """What a transition needs of chance. momentum: (d,). bits: uint32, one direction a doubling.
 
-    def random_point(i):
-        keys = random.split(random.fold_in(key, i), len(shapes))
-        return {
-            name: random.uniform(k, shape, minval=-3.0, maxval=3.0)
-            for k, (name, shape) in zip(keys, shapes.items(), strict=True)
-        }
+    jump: (d,), a place to jump to, and jump_log_density there; None without jumps.
+    """
 
-    # One loop for search and descent, so that the potential is compiled once.
-    def step(i, carry):
-        v, best, m, s = carry
-        energy, g = slope(v)
-        g = jax.tree.map(lambda x: jnp.nan_to_num(x, posinf=0.0, neginf=0.0), g)
-        better = energy < best.potential_energy
-        best = jax.tree.map(lambda a, b: jnp.where(better, a, b), ParamInfo(v, energy, g), best)
-        searching = i < N_STARTS
-        t = jnp.maximum(i - N_STARTS + 1, 1)
-        g = jax.tree.map(lambda x: jnp.where(searching, 0.0, x), g)
-        m = jax.tree.map(lambda a, b: 0.9 * a + 0.1 * b, m, g)
-        s = jax.tree.map(lambda a, b: 0.99 * a + 0.01 * b * b, s, g)
-        size = 0.1 * jnp.sqrt(1 - 0.99**t) / (1 - 0.9**t)
-        down = jax.tree.map(lambda x, a, b: x - size * a / (jnp.sqrt(b) + 1e-8), v, m, s)
-        where = [i < N_STARTS - 1, i == N_STARTS - 1]
-        v = jax.tree.map(
-            lambda new, top, low: jnp.select(where, [new, top], low),
-            random_point(i + 1), best.z, down,
-        )  # fmt: skip
-        return v, best, m, s
-
-    v = random_point(0)
-    zero = jax.tree.map(jnp.zeros_like, v)
-    best = ParamInfo(v, jnp.asarray(jnp.inf), zero)
-    return lax.fori_loop(0, N_STARTS + N_DESCENT, step, (v, best, zero, zero))[1]
+    momentum: Any
+    bits: Any
+    jump: Any = None
+    jump_log_density: Any = None
 
 
-def kernel(
-    key: jax.Array,
-    point: ParamInfo,
-    potential: Potential,
-    *,
-    warmup: int,
-    target_accept,
-    max_tree_depth: int,
-    step_size=1.0,
-    inverse_mass=None,
-) -> tuple[Any, Callable]:
-    """NumPyro's NUTS with a dense mass matrix: state before the first step, and the step."""
-    init, step = hmc(potential)
-    state = init(
-        point,
-        warmup,
-        step_size=step_size,
-        inverse_mass_matrix=inverse_mass,
-        dense_mass=True,
-        target_accept_prob=target_accept,
-        max_tree_depth=max_tree_depth,
-        trajectory_length=None,  # pyright: ignore[reportArgumentType] (NUTS has none)
-        rng_key=key,
-    )
-    return state, step
+class Chance(NamedTuple):
+    """How to run: target acceptance, and whether the step size is adapted."""
+
+    target: Any
+    adapt: Any
 
 
-def point_of(state) -> ParamInfo:
-    """Where a chain stands, with energy and gradient."""
-    return ParamInfo(state.z, state.potential_energy, state.z_grad)
+def stand(key: jax.Array, point: Point, max_tree_depth: int) -> Lane:
+    """A chain that stands at a point and has not yet begun a trajectory."""
+    d, kind = point.q.shape[0], point.q.dtype
+    zero, nothing, none = jnp.zeros((), kind), jnp.zeros(d, kind), jnp.int32(0)
+    ends, corners = jnp.zeros((2, d), kind), jnp.zeros((max_tree_depth, d), kind)
+    tree = Tree(point, zero, nothing)
+    step = StepSize(zero, zero, zero, zero, zero)
+    return Lane(
+        key=random.bits(key, (2,), jnp.uint32), ticks=jnp.uint32(0), i=none, at=point, r=nothing,
+        ends_q=ends, ends_r=ends, ends_gradient=ends, tree=tree, sub=tree, leaf=none, depth=none,
+        rightward=jnp.asarray(False), corners_r=corners, corners_rho=corners, energy=zero,
+        accepted=zero, n_steps=none, diverged=jnp.asarray(False), jumping=jnp.asarray(False),
+        step=step,
+    )  # fmt: skip
 
 
-def advance(step: Callable, state, n) -> tuple[Any, tuple[Any, dict[str, jax.Array]]]:
-    """`n` <= CHUNK steps: the last state, and what every step drew, in arrays of CHUNK."""
-
-    def one(i, carry):
-        s, kept = carry
-        s = step(s)
-        return s, jax.tree.map(lambda k, x: k.at[i].set(x), kept, _record(s))
-
-    empty = lambda x: jnp.zeros((CHUNK, *jnp.shape(x)), jnp.result_type(x))  # noqa: E731
-    return lax.fori_loop(0, n, one, (state, jax.tree.map(empty, _record(state))))
+def with_step(lane: Lane, log_step) -> Lane:
+    """The chain with this step size, from which adaptation begins anew."""
+    log_step = jnp.asarray(log_step, lane.r.dtype)
+    zero = jnp.zeros_like(log_step)
+    return lane._replace(step=StepSize(log_step, log_step, zero, zero, log_step + jnp.log(10.0)))
 
 
-def _record(state) -> tuple[Any, dict[str, jax.Array]]:
-    return state.z, {
-        "lp": -state.potential_energy,
-        "energy": state.energy,
-        "diverging": state.diverging,
-        "n_steps": state.num_steps,
-        "acceptance_rate": state.accept_prob,
-        "step_size": state.adapt_state.step_size,
-    }
+def _begin(lane: Lane, point: Point, luck: Luck) -> Lane:
+    """A new trajectory from a point."""
+    r = luck.momentum
+    zero = jnp.zeros_like(point.potential)
+    return lane._replace(
+        at=point, r=r, ends_q=jnp.stack([point.q, point.q]), ends_r=jnp.stack([r, r]),
+        ends_gradient=jnp.stack([point.gradient, point.gradient]), tree=Tree(point, zero, r),
+        sub=Tree(point, zero - jnp.inf, jnp.zeros_like(r)), leaf=jnp.int32(0), depth=jnp.int32(0),
+        rightward=(luck.bits & 1).astype(bool), energy=point.potential + 0.5 * jnp.sum(r * r),
+        accepted=zero, n_steps=jnp.int32(0), jumping=jnp.asarray(False),
+    )  # fmt: skip
 
 
-def with_jumps(step: Callable, potential: Potential, mixture: Mixture) -> Callable:
-    """Follow every step by a Metropolis proposal drawn from `mixture`, wherever the chain is.
+def _turns(r_one, r_other, rho) -> jax.Array:
+    """A stretch of trajectory between two momenta has turned: at each its sum points back."""
+    middle = rho - 0.5 * (r_one + r_other)
+    return (jnp.sum(r_one * middle, -1) <= 0) | (jnp.sum(r_other * middle, -1) <= 0)
+
+
+def choose(condition, one, other):
+    """Select between two trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
+
+
+def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tuple[Lane, Any]:
+    """One leapfrog, and whatever it completes. luck: of the next transition.
+
+    Returns the chain and its row of the record, which counts when `i` has moved on.
+    """
+    kind = lane.r.dtype
+    step = jnp.exp(lane.step.log_step)
+    h = jnp.where(lane.rightward, step, -step)
+    back = lambda gradient: jnp.sum(chol * gradient[:, None], axis=0)  # noqa: E731 (L' g)
+    r = lane.r - 0.5 * h * back(lane.at.gradient)
+    q = lane.at.q + h * jnp.sum(chol * r, axis=1)
+    if mixture is not None:  # a lane that jumps stands at the place proposed
+        q = jnp.where(lane.jumping, lane.at.q, q)
+    potential, gradient = fn(q)
+    new = Point(q, potential, gradient)
+    r = r - 0.5 * h * back(gradient)
+    error = potential + 0.5 * jnp.sum(r * r) - lane.energy
+    error = jnp.where(jnp.isnan(error), jnp.inf, error)
+    diverging = error > MAX_ERROR
+    u_leaf, u_merge = _two_uniforms(lane.key, lane.ticks, kind)
+    accepted, n_steps = lane.accepted + jnp.minimum(1.0, jnp.exp(-error)), lane.n_steps + 1
+
+    # The growing half takes the leaf in.
+    weight, rho = jnp.logaddexp(lane.sub.log_weight, -error), lane.sub.rho + r
+    proposal = choose(jnp.log(u_leaf) < -error - weight, new, lane.sub.proposal)
+    n = lane.leaf
+    top = lax.population_count(n >> 1)  # corners that subtrees of this half have open
+    last = (n & 1).astype(bool)  # of one subtree or more: each is checked from its first corner
+    lowest = top - lax.population_count(n ^ (n + 1)) + 2
+    corner = jnp.arange(lane.corners_r.shape[0])
+    put = ((corner == top) & ~last)[:, None]
+    corners_r = jnp.where(put, r, lane.corners_r)
+    corners_rho = jnp.where(put, rho, lane.corners_rho)
+    checked = (corner >= lowest) & (corner <= top) & last
+    turned = jnp.any(checked & _turns(corners_r, r, rho - corners_rho + corners_r))
+    stopped = turned | diverging
+
+    # A complete half joins the trajectory, which doubles.
+    joins = (n + 1 == 1 << lane.depth) & ~stopped
+    swap = joins & (jnp.log(u_merge) < weight - lane.tree.log_weight)
+    chosen = choose(swap, proposal, lane.tree.proposal)
+    whole_weight = jnp.logaddexp(lane.tree.log_weight, weight)
+    whole_rho = lane.tree.rho + rho
+    side = ((jnp.arange(2) == lane.rightward.astype(int)) & joins)[:, None]
+    ends_q = jnp.where(side, q, lane.ends_q)
+    ends_r = jnp.where(side, r, lane.ends_r)
+    ends_gradient = jnp.where(side, gradient, lane.ends_gradient)
+    depth = lane.depth + joins
+    turned = _turns(ends_r[0], ends_r[1], whole_rho) | (depth >= lane.corners_r.shape[0])
+    done = stopped | (joins & turned)
+    flip = ((luck.bits >> depth.astype(jnp.uint32)) & 1).astype(bool)
+    rightward = jnp.where(joins, flip, lane.rightward)
+    end = lambda both: jnp.where(rightward, both[1], both[0])  # noqa: E731
+    grown = lane._replace(
+        at=choose(joins, Point(end(ends_q), potential, end(ends_gradient)), new),
+        r=jnp.where(joins, end(ends_r), r), ends_q=ends_q, ends_r=ends_r,
+        ends_gradient=ends_gradient,
+        tree=Tree(
+            chosen,
+            jnp.where(joins, whole_weight, lane.tree.log_weight),
+            jnp.where(joins, whole_rho, lane.tree.rho),
+        ),
+        sub=Tree(proposal, jnp.where(joins, -jnp.inf, weight), jnp.where(joins, 0.0, rho)),
+        leaf=jnp.where(joins, 0, n + 1), depth=depth, rightward=rightward, corners_r=corners_r,
+        corners_rho=corners_rho, accepted=accepted, n_steps=n_steps, diverged=diverging,
+    )  # fmt: skip
+
+    if mixture is not None:
+        grown, chosen, done = _jump(lane, grown, new, done, luck, mixture, u_merge)
+    rate = grown.accepted / jnp.maximum(grown.n_steps, 1)
+    row = [-chosen.potential, lane.energy, grown.diverged, grown.n_steps, rate, step]
+    row = jnp.concatenate([chosen.q, jnp.stack([jnp.asarray(x, kind) for x in row])])
+    adapted = choose(chance.adapt, _adapt(lane.step, chance.target - rate), lane.step)
+    fresh = _begin(grown._replace(step=adapted, i=lane.i + 1), chosen, luck)
+    return choose(done, fresh, grown)._replace(ticks=lane.ticks + 1), row
+
+
+def _jump(lane: Lane, grown: Lane, new: Point, done, luck: Luck, mixture: Mixture, u):
+    """Follow every trajectory by a Metropolis proposal drawn from `mixture`.
 
     NUTS does not cross from one mode to another; an independence proposal does (Tierney 1994,
     "Markov chains for exploring posterior distributions"). The mixture is fixed beforehand, so
-    the posterior stays the chain's equilibrium.
+    the posterior stays the chain's equilibrium. The proposal's potential takes a tick of its own,
+    the one after the trajectory is done.
     """
-    d = jnp.shape(mixture.mean)[1]
-
-    def log_density(x):  # up to a constant
-        def one(mean, chol):
-            z = solve_triangular(chol, x - mean, lower=True)
-            log_det = jnp.sum(jnp.log(jnp.diagonal(chol)))
-            return -0.5 * (FREEDOM + d) * jnp.log1p(jnp.sum(z**2) / FREEDOM) - log_det
-
-        return logsumexp(mixture.log_weight + jax.vmap(one)(mixture.mean, mixture.chol))
-
-    def jump(state):
-        key, k_which, k_z, k_t, k_accept = random.split(state.rng_key, 5)
-        which = random.categorical(k_which, mixture.log_weight)
-        scale = jnp.sqrt(FREEDOM / (2.0 * random.gamma(k_t, 0.5 * FREEDOM)))
-        x = mixture.mean[which] + mixture.chol[which] @ random.normal(k_z, (d,)) * scale
-        here, unravel = ravel_pytree(state.z)
-        z = unravel(x)
-        energy, gradient = jax.value_and_grad(potential)(z)
-        log_ratio = state.potential_energy - energy + log_density(here) - log_density(x)
-        accept = jnp.log(random.uniform(k_accept)) < log_ratio
-        new = state._replace(
-            z=z, z_grad=gradient, potential_energy=energy,
-            energy=state.energy - state.potential_energy + energy,
-        )  # fmt: skip
-        moved = jax.tree.map(lambda a, b: jnp.where(accept, a, b), new, state)
-        return moved._replace(rng_key=key)
-
-    return lambda state: jump(step(state))
+    here = lane.tree.proposal
+    log_ratio = here.potential - new.potential - luck.jump_log_density
+    accept = jnp.log(u) < log_ratio + mixture.log_density(here.q)
+    landed = lane._replace(tree=lane.tree._replace(proposal=choose(accept, new, here)))
+    due = grown._replace(at=grown.at._replace(q=luck.jump), jumping=jnp.asarray(True))
+    after = choose(lane.jumping, landed, choose(done, due, grown))
+    return after, after.tree.proposal, lane.jumping
 
 
-def mixture_of(w: Mapping[str, np.ndarray], draws: int) -> Mixture:
-    """Components fitted to the last `draws` draws of all chains: sites are (chains, draws, ...)."""
-    leaves = [x[:, -draws:].reshape(x.shape[0] * draws, -1) for x in jax.tree.leaves(w)]
-    points = np.concatenate(leaves, axis=-1)
-    d = points.shape[1]
-    whole = np.cov(points.T).reshape(d, d) + 1e-9 * np.eye(d)
-    white = np.linalg.solve(np.linalg.cholesky(whole), points.T).T
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # an empty cluster is dealt with below
-        _, cluster = kmeans2(white, N_COMPONENTS, minit="++", rng=np.random.default_rng(0))
-    weight, mean, chol = [], [], []
-    for k in np.unique(cluster):
-        own = points[cluster == k]
-        # A small cluster's covariance leans on that of all draws, scaled to a cluster's size.
-        scatter = (own - own.mean(0)).T @ (own - own.mean(0))
-        scale = (scatter + d * whole / N_COMPONENTS) / (len(own) + d)
-        weight.append(0.5 * len(own) / len(points) + 0.5 / N_COMPONENTS)
-        mean.append(own.mean(0))
-        chol.append(np.linalg.cholesky(scale))
-    # A cluster that came out empty leaves its place to a copy: shapes stay those compiled.
-    fill = np.resize(np.arange(len(weight)), N_COMPONENTS)
-    weight = np.array(weight)[fill]
-    return Mixture(np.log(weight / weight.sum()), np.array(mean)[fill], np.array(chol)[fill])
+def _adapt(step: StepSize, shortfall) -> StepSize:
+    count = step.count + 1.0
+    error = (1.0 - 1.0 / (count + 10.0)) * step.error + shortfall / (count + 10.0)
+    log_step = step.centre - jnp.sqrt(count) / 0.05 * error
+    new = count**-0.75
+    average = new * log_step + (1 - new) * step.log_average
+    return StepSize(log_step, average, error, count, step.centre)
+
+
+def _two_uniforms(key, counter, kind) -> tuple[jax.Array, jax.Array]:
+    """Threefry-2x32 of 20 rounds (Salmon et al. 2011), written out: JAX's own is a loop on CPU."""
+    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
+    x, y = counter + keys[0], keys[1]
+    for i in range(20):
+        x = x + y
+        turn = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]
+        y = ((y << turn) | (y >> (32 - turn))) ^ x
+        if i % 4 == 3:
+            x = x + keys[(i // 4 + 1) % 3]
+            y = y + keys[(i // 4 + 2) % 3] + np.uint32(i // 4 + 1)
+    return tuple((bits.astype(kind) + 0.5) * 2.0**-32 for bits in (x, y))
+
+
+def _fortune(key, chains: int, d: int, kind, mixture: Mixture | None) -> Luck:
+    """All that one call can need of chance, for the chains of a study: (chains, CHUNK + 1, ...)."""
+    k_momentum, k_bits, k_jump = random.split(key, 3)
+    shape = (chains, CHUNK + 1)
+    momentum = random.normal(k_momentum, (*shape, d), kind)
+    bits = random.bits(k_bits, shape, jnp.uint32)
+    jump = (None, None) if mixture is None else mixture.draw(k_jump, shape)
+    return Luck(momentum, bits, *jump)
+
+
+def advance(
+    lanes: Lane, n, keys, chance: Chance, mixture: Mixture | None, chol, data, *, fn: Fn
+) -> tuple[Lane, jax.Array]:
+    """`n` <= CHUNK transitions of every chain: where they stand, and what each transition drew.
+
+    lanes: (studies, chains, ...). keys, mixture, chol (d, d), data: (studies, ...). fn(data, q):
+    potential and gradient. The record is (studies, chains, CHUNK + 1, d + len(STATISTICS)), of
+    which n rows count: q, then the statistics.
+    """
+    studies, chains, d = lanes.r.shape
+    kind = lanes.r.dtype
+    luck = jax.vmap(lambda key, m: _fortune(key, chains, d, kind, m))(keys, mixture)
+    pick = jax.vmap(jax.vmap(lambda all_luck, i: jax.tree.map(lambda x: x[i], all_luck)))
+    each = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
+
+    def study(lanes, luck, chol, mixture, data):
+        one = lambda lane, luck: _tick(lane, luck, lambda q: fn(data, q), chol, chance, mixture)  # noqa: E731
+        return jax.vmap(one)(lanes, luck)
+
+    def tick(carry):
+        lanes, record = carry
+        moved, row = jax.vmap(study)(lanes, pick(luck, lanes.i + 1), chol, mixture, data)
+        record = _write(record, row, lanes.i)
+        return each(lambda go, a, b: choose(go, a, b))(lanes.i < n, moved, lanes), record
+
+    lanes = lanes._replace(i=jnp.zeros_like(lanes.i))
+    lanes = each(lambda lane, luck: _begin(lane, lane.tree.proposal, luck))(
+        lanes, pick(luck, lanes.i)
+    )
+    # The last row is for chains that wait for others.
+    record = jnp.zeros((studies, chains, CHUNK + 1, d + len(STATISTICS)), kind)
+    return lax.while_loop(lambda carry: jnp.any(carry[0].i < n), tick, (lanes, record))
+
+
+def _write(record, row, i):
+    """Every chain's row at its place i; a transition's last word stands."""
+    studies, chains = i.shape
+    if studies * chains > UNROLLED:
+        return record.at[jnp.arange(studies)[:, None], jnp.arange(chains), i].set(row, mode="drop")
+    for s in range(studies):
+        for c in range(chains):
+            at = [jnp.int32(x) for x in (s, c, i[s, c], 0)]
+            record = lax.dynamic_update_slice(record, row[s, c][None, None, None], at)
+    return record

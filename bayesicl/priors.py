@@ -216,8 +216,8 @@ def start_and_end(w: Sites, drop: str, limit: str, shape: str):
 
 def longest(design: Design) -> jax.Array:
     """Longest shots of each curve, at least 1: (H,)."""
-    N = jax.ops.segment_max(design.shots, design.hypothesis, design.n_hypotheses)
-    return jnp.maximum(N, 1.0)
+    own = jnp.arange(design.n_hypotheses)[:, None] == design.hypothesis
+    return jnp.max(jnp.where(own, jnp.maximum(design.shots, 1.0), 1.0), axis=-1)
 
 
 def log_expm1(x: jax.Array) -> jax.Array:

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import numpyro
 import pandas as pd
+from scipy.special import betaln
 
 from bayesicl.curves import Study
 from bayesicl.law import Design, Law
@@ -64,6 +65,12 @@ def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.
         # For the coordinates alone, which stay when a cell is left out of the fit.
         "in_sight": pad(cells["fitted"], False),
     }
+    if study.kind == "counts":
+        # Of the binomial coefficient: constant, and dear to compute at every step.
+        count = np.round(data["y"] * data["total"])
+        data["log_choices"] = -np.log1p(data["total"]) - betaln(
+            data["total"] - count + 1, count + 1
+        )
     if study.kind == "prompts":
         data |= _prompt_spread(study)
     if study.kind == "replicated counts":

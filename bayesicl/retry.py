@@ -9,10 +9,10 @@ import numpy as np
 from arviz_stats import rhat
 
 from bayesicl.diagnose import Checks, diagnose
-from bayesicl.engine import Chains, Engine
+from bayesicl.engine import Chains, Engine, flat
+from bayesicl.jumps import mixture_of
 from bayesicl.labels import Labels
 from bayesicl.law import Design
-from bayesicl.nuts import mixture_of
 
 Progress = Callable[[str], None]
 HOPELESS = 1500.0  # leapfrogs a draw, summed over attempts: a hundred times what mixing takes
@@ -65,7 +65,7 @@ def attempts(
     for i, target in enumerate((*targets, None)):
         if apart(chains):
             progress("jumping between modes")
-            mixture = mixture_of(chains.w, engine.settings.draws)
+            mixture = mixture_of(flat(chains.w)[:, -engine.settings.draws :])
             # The first draws lead to the modes that matter.
             chains = engine.go_on(chains, design, data, mixture=mixture)
             chains = engine.go_on(chains, design, data, mixture=mixture)
@@ -88,8 +88,7 @@ def attempts(
 
 def apart(chains: Chains) -> bool:
     """Chains favour different regions (R-hat above 1.02 in a sampling coordinate)."""
-    columns = [x.reshape(*x.shape[:2], -1) for x in chains.w.values()]
-    columns = np.concatenate(columns, axis=2)
+    columns = flat(chains.w)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # a chain that never moved gives NaN
         values = [float(rhat(columns[:, :, j])) for j in range(columns.shape[2])]

@@ -39,8 +39,7 @@ def model(design: Design):
         alpha = numpyro.sample("alpha", dist.LogNormal(jnp.log(0.5), 1.0))
         L = numpyro.sample("L", dist.Exponential(1.0))
         numpyro.deterministic("ceiling", jnp.exp(-L))
-    h = design.hypothesis
-    return curve(design.shots, C[h], n_c[h], alpha[h], L[h])
+    return curve(design.shots, *map(design.per_cell, (C, n_c, alpha, L)))
 
 
 def coordinates(design: Design, w):

@@ -69,7 +69,7 @@ def model(design: Design):
     source = jnp.clip(jnp.where(column > row, column - 1, column), 0, M - 2)
     P = jnp.where(column == row, hit[:, None], jnp.take_along_axis(miss, source, axis=1))
     report(design, pi, P, K)
-    return curve(design.shots, pi, P[design.hypothesis], K)
+    return curve(design.shots, pi, design.per_cell(P), K)
 
 
 def report(design: Design, pi, P, K):
@@ -78,7 +78,7 @@ def report(design: Design, pi, P, K):
         numpyro.deterministic("P", P)
         numpyro.deterministic("ceiling", jnp.diagonal(P))
         numpyro.deterministic("rate", evidence_rate(P, K))
-    w = log_odds(design.shots, pi, P[design.hypothesis], K)
+    w = log_odds(design.shots, pi, design.per_cell(P), K)
     numpyro.deterministic("belief", jnp.exp(w - logsumexp(w, axis=-1, keepdims=True)))
 
 

@@ -39,8 +39,7 @@ def model(design: Design):
         k = numpyro.sample("k", dist.LogNormal(0.0, 1.0))
         L = numpyro.sample("L", dist.Exponential(1.0))
         numpyro.deterministic("ceiling", jnp.exp(-L))
-    h = design.hypothesis
-    return curve(design.shots, A[h], n_0[h], k[h], L[h])
+    return curve(design.shots, *map(design.per_cell, (A, n_0, k, L)))
 
 
 FAR = 3.0  # log-odds of the fall: beyond, the prior of A is felt and no longer the data

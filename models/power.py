@@ -36,8 +36,7 @@ def model(design: Design):
         alpha = numpyro.sample("alpha", dist.LogNormal(jnp.log(0.5), 1.0))
         L = numpyro.sample("L", dist.Exponential(1.0))
         numpyro.deterministic("ceiling", jnp.exp(-L))
-    h = design.hypothesis
-    return curve(design.shots, C[h], alpha[h], L[h])
+    return curve(design.shots, *map(design.per_cell, (C, alpha, L)))
 
 
 def coordinates(design: Design, w):

@@ -61,7 +61,7 @@ def model(design: Design):
             "beta", Below(bound, 0.5, 1.0).to_event(1), infer={"event_dims": ["believed"]}
         )
     general.report(design, pi, tie(gamma, beta_all), K)
-    return curve(design.shots, design.hypothesis, pi, gamma, beta_all, K)
+    return general.curve(design.shots, pi, design.per_cell(tie(gamma, beta_all)), K)
 
 
 law = Law(

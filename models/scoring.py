@@ -47,8 +47,7 @@ def model(design: Design):
     H, M = design.n_hypotheses, design.n_believed
     P = jnp.where(jnp.eye(H, M, dtype=bool), gamma[:, None], beta[:, None])
     general.report(design, pi, P, K)
-    h = design.hypothesis
-    return general.curve(design.shots, pi, P[h], K)
+    return general.curve(design.shots, pi, design.per_cell(P), K)
 
 
 law = Law(

@@ -1,0 +1,67 @@
+"""Jumps between modes: a mixture fitted to draws, from which Metropolis proposals come."""
+
+import warnings
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jax.scipy.special import logsumexp
+from scipy.cluster.vq import kmeans2
+
+FREEDOM = 5.0  # of the Student t from which jumps are proposed
+N_COMPONENTS = 8  # of the mixture of them: enough for a few modes and a bent ridge between
+
+
+class Mixture(NamedTuple):
+    """Where jumps go: Student t components in sampling coordinates.
+
+    log_weight: (n,). mean: (n, d). chol, inverse: (n, d, d), Cholesky factors of the scales and
+    their inverses.
+    """
+
+    log_weight: Any
+    mean: Any
+    chol: Any
+    inverse: Any
+
+    def log_density(self, q):
+        """At q, (d,), up to a constant."""
+        z = jnp.sum(self.inverse * (q - self.mean)[:, None, :], axis=-1)
+        log_det = jnp.sum(jnp.log(jnp.diagonal(self.chol, axis1=1, axis2=2)), axis=1)
+        tails = -0.5 * (FREEDOM + q.shape[0]) * jnp.log1p(jnp.sum(z * z, axis=-1) / FREEDOM)
+        return logsumexp(self.log_weight + tails - log_det)
+
+    def draw(self, key, shape):
+        """Places and their log densities: (*shape, d) and shape."""
+        k_which, k_z, k_t = random.split(key, 3)
+        which = random.categorical(k_which, self.log_weight, shape=shape)
+        z = random.normal(k_z, (*shape, self.mean.shape[1]), self.mean.dtype)
+        t = jnp.sqrt(FREEDOM / (2.0 * random.gamma(k_t, 0.5 * FREEDOM, shape, self.mean.dtype)))
+        q = self.mean[which] + jnp.sum(self.chol[which] * z[..., None, :], axis=-1) * t[..., None]
+        return q, jnp.vectorize(self.log_density, signature="(d)->()")(q)
+
+
+def mixture_of(q: np.ndarray) -> Mixture:
+    """Components fitted to draws of all chains, (chains, draws, d)."""
+    points = q.reshape(-1, q.shape[-1])
+    d = points.shape[1]
+    whole = np.cov(points.T).reshape(d, d) + 1e-9 * np.eye(d)
+    white = np.linalg.solve(np.linalg.cholesky(whole), points.T).T
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # an empty cluster is dealt with below
+        _, cluster = kmeans2(white, N_COMPONENTS, minit="++", rng=np.random.default_rng(0))
+    weight, mean, chol = [], [], []
+    for k in np.unique(cluster):
+        own = points[cluster == k]
+        # A small cluster's covariance leans on that of all draws, scaled to a cluster's size.
+        scatter = (own - own.mean(0)).T @ (own - own.mean(0))
+        scale = (scatter + d * whole / N_COMPONENTS) / (len(own) + d)
+        weight.append(0.5 * len(own) / len(points) + 0.5 / N_COMPONENTS)
+        mean.append(own.mean(0))
+        chol.append(np.linalg.cholesky(scale))
+    # A cluster that came out empty leaves its place to a copy: shapes stay those compiled.
+    fill = np.resize(np.arange(len(weight)), N_COMPONENTS)
+    weight, chol = np.array(weight)[fill], np.array(chol)[fill]
+    log_weight = np.log(weight / weight.sum())
+    return Mixture(log_weight, np.array(mean)[fill], chol, np.linalg.inv(chol))

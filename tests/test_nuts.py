@@ -1,0 +1,232 @@
+"""The sampler against distributions that are known, and against NumPyro's NUTS."""
+
+from functools import partial
+
+import arviz_stats
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import pytest
+from jax.scipy.special import logsumexp
+from numpyro.infer import MCMC, NUTS
+
+from bayesicl import nuts, warmup
+from bayesicl.device import precision
+from bayesicl.jumps import mixture_of
+
+pytestmark = pytest.mark.usefixtures("x64")
+COV = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, -0.2], [0.0, -0.2, 0.25]])
+
+
+def sample(potential, starts, n=1000, *, log_step=-0.5, chol=None, mixture=None, depth=8, seed=0):
+    """Draws (studies, chains, n, d), statistics, and where chains ended.
+
+    starts: (studies, chains, d). potential(data, q), where data is the study's number.
+    """
+    starts = jnp.asarray(starts, float)
+    studies, chains, d = starts.shape
+    fn = jax.value_and_grad(potential, argnums=1)
+    data = jnp.arange(studies, dtype=float)
+    own = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(studies))
+    keys = jax.vmap(lambda key: jax.random.split(key, chains))(own)
+    stand = lambda key, data, q: nuts.stand(key, nuts.Point(q, *fn(data, q)), depth)  # noqa: E731
+    lanes = jax.vmap(jax.vmap(stand, in_axes=(0, None, 0)))(keys, data, starts)
+    lanes = nuts.with_step(lanes, jnp.full((studies, chains), log_step))
+    chol = jnp.broadcast_to(jnp.eye(d) if chol is None else jnp.asarray(chol), (studies, d, d))
+    if mixture is not None:
+        mixture = jax.tree.map(lambda x: jnp.asarray(x)[None], mixture)
+    run = jax.jit(partial(nuts.advance, fn=fn))
+    chance = nuts.Chance(jnp.asarray(0.8), jnp.asarray(False))
+    parts = []
+    for i in range(0, n, nuts.CHUNK):
+        size = min(nuts.CHUNK, n - i)
+        step = jax.vmap(lambda key, i=i: jax.random.fold_in(key, i))(own)
+        lanes, record = run(lanes, jnp.int32(size), step, chance, mixture, chol, data)
+        parts.append(np.asarray(record)[:, :, :size])
+    record = np.concatenate(parts, axis=2)
+    stats = dict(zip(nuts.STATISTICS, np.moveaxis(record[..., d:], -1, 0), strict=True))
+    return record[..., :d], stats, lanes
+
+
+def gaussian(data, q):
+    return 0.5 * q @ jnp.linalg.solve(jnp.asarray(COV), q)
+
+
+def assert_mean(x, expected):
+    """x: (chains, draws). Within five standard errors."""
+    error = x.std() / np.sqrt(float(arviz_stats.ess(x, method="mean")))
+    assert abs(x.mean() - expected) < 5 * error, (x.mean(), expected, error)
+
+
+@pytest.mark.parametrize("whitened", [False, True])
+def test_a_gaussian(whitened):
+    log_step, chol = (-0.4, np.linalg.cholesky(COV)) if whitened else (-1.2, None)
+    q, stats, _ = sample(gaussian, np.zeros((1, 4, 3)), 2000, log_step=log_step, chol=chol)
+    for i in range(3):
+        assert_mean(q[0, ..., i], 0.0)
+        for j in range(i + 1):
+            assert_mean(q[0, ..., i] * q[0, ..., j], COV[i, j])
+    energy = stats["energy"][0]  # potential + kinetic: half a chi-squared of twice 3
+    assert_mean(energy, 3.0)
+    assert_mean((energy - 3.0) ** 2, 3.0)
+    np.testing.assert_allclose(stats["lp"][0], -jax.vmap(jax.vmap(partial(gaussian, 0)))(q[0]))
+    assert not stats["diverging"].any()
+    assert (stats["n_steps"].mean() < 7) == whitened
+
+
+def test_a_skewed_one():
+    """Log of a gamma variate: moments by polygamma."""
+    from scipy.special import polygamma, psi
+
+    potential = lambda data, q: jnp.sum(jnp.exp(q) - (2.0 + data) * q)  # noqa: E731
+    q, _, _ = sample(potential, np.zeros((2, 4, 1)), 3000, log_step=-0.3)
+    for study, shape in enumerate((2.0, 3.0)):
+        x = q[study, ..., 0]
+        assert_mean(x, psi(shape))
+        assert_mean((x - psi(shape)) ** 2, polygamma(1, shape))
+        assert_mean((x - psi(shape)) ** 3, polygamma(2, shape))
+
+
+def test_trees_are_those_of_numpyro():
+    """The same law of tree sizes and acceptance at the same step size."""
+    model = lambda: numpyro.sample(  # noqa: E731
+        "q", numpyro.distributions.MultivariateNormal(jnp.zeros(3), jnp.asarray(COV))
+    )
+    kernel = NUTS(model, step_size=0.2, adapt_step_size=False, adapt_mass_matrix=False)
+    mcmc = MCMC(kernel, num_warmup=100, num_samples=3000, progress_bar=False)
+    mcmc.run(jax.random.key(0), extra_fields=("num_steps", "accept_prob"))
+    theirs = mcmc.get_extra_fields()
+    _, stats, _ = sample(gaussian, np.zeros((1, 4, 3)), 3000, log_step=np.log(0.2))
+    ours = stats["n_steps"][0, :, 100:]
+    assert ours.mean() == pytest.approx(float(theirs["num_steps"].mean()), rel=0.03)
+    for size in (7, 15, 31):
+        share = float((theirs["num_steps"] == size).mean())
+        assert (ours == size).mean() == pytest.approx(share, abs=0.04)
+    accepted = float(theirs["accept_prob"].mean())
+    assert stats["acceptance_rate"].mean() == pytest.approx(accepted, abs=0.005)
+
+
+def test_chains_do_not_depend_on_company():
+    """A study's draws are the same alone and beside a hundred times harder one."""
+    potential = lambda data, q: 0.5 * jnp.sum(q**2 * jnp.exp(9.0 * data))  # noqa: E731
+    starts = np.full((2, 4, 2), 0.01)
+    both, stats, _ = sample(potential, starts, 600, log_step=-4.0)
+    assert stats["n_steps"][0].mean() > 5 * stats["n_steps"][1].mean()
+    alone, _, _ = sample(potential, starts[:1], 600, log_step=-4.0)
+    np.testing.assert_array_equal(both[0], alone[0])
+
+
+def test_a_wall_diverges():
+    potential = lambda data, q: jnp.where(q[0] > 0, 0.5 * q @ q, jnp.inf)  # noqa: E731
+    _, stats, _ = sample(potential, np.ones((1, 4, 2)), 500)
+    assert stats["diverging"].any()
+    assert np.isfinite(stats["lp"]).all(), "no chain enters the wall"
+
+
+def test_trees_stop_at_the_limit():
+    _, stats, _ = sample(gaussian, np.zeros((1, 2, 3)), 100, log_step=-7.0, depth=4)
+    assert stats["n_steps"].max() == stats["n_steps"].min() == 15
+
+
+def test_step_size_meets_its_target():
+    fn = jax.value_and_grad(gaussian, argnums=1)
+    stand = lambda key: nuts.stand(key, nuts.Point(jnp.zeros(3), *fn(0, jnp.zeros(3))), 8)  # noqa: E731
+    lanes = jax.vmap(jax.vmap(stand))(jax.random.split(jax.random.key(0), (1, 4)))
+    lanes = nuts.with_step(lanes, jnp.full((1, 4), 3.0))
+    run = jax.jit(partial(nuts.advance, fn=fn))
+    chol, keys = jnp.eye(3)[None], jax.random.split(jax.random.key(5), 1)
+    for adapt in (True, False):
+        chance = nuts.Chance(jnp.asarray(0.9), jnp.asarray(adapt))
+        lanes, record = run(lanes, jnp.int32(500), keys, chance, None, chol, jnp.zeros(1))
+        lanes = nuts.with_step(lanes, lanes.step.log_average) if adapt else lanes
+    rate = np.asarray(record)[0, :, :500, 3 + nuts.STATISTICS.index("acceptance_rate")]
+    np.testing.assert_allclose(rate.mean(), 0.9, atol=0.03)
+
+
+def test_uniforms_are_threefry_and_uniform():
+    key = jax.random.key_data(jax.random.key(7)).astype(jnp.uint32)
+    x, y = jax.vmap(lambda i: jnp.stack(nuts._two_uniforms(key, i, float)))(
+        jnp.arange(20000, dtype=jnp.uint32)
+    ).T
+    expected = jax.vmap(lambda i: jax.extend.random.threefry_2x32(key, jnp.stack([i, 0 * i])))(
+        jnp.arange(50, dtype=jnp.uint32)
+    )
+    bits = np.stack([x[:50], y[:50]], axis=1) * 2.0**32 - 0.5
+    np.testing.assert_array_equal(bits, np.asarray(expected, float))
+    assert abs(np.corrcoef(x, y)[0, 1]) < 0.04
+    assert abs(x.mean() - 0.5) < 0.01
+
+
+def test_start_finds_the_mode_and_its_curvature():
+    fn = lambda q: jax.value_and_grad(partial(gaussian, 0))(q - 1.0)  # noqa: E731
+    point, curvature = jax.jit(lambda key: warmup.start(key, fn, 3))(jax.random.key(0))
+    np.testing.assert_allclose(point.q, 1.0, atol=0.5)
+    np.testing.assert_allclose(curvature, np.linalg.inv(COV), rtol=1e-6)
+    chol = warmup.scale_of_curvature(np.asarray(curvature)[None])
+    np.testing.assert_allclose(chol @ chol.T, COV, rtol=1e-5, atol=1e-6)
+    flat = warmup.scale_of_curvature(np.full((2, 1, 1), -3.0))
+    assert flat == 2.0, "a flat or bent direction is as wide as a prior"
+
+
+def test_scale_of_draws(rng):
+    x = rng.standard_normal((4, 500, 3)) @ np.linalg.cholesky(COV).T
+    x[0] += 10.0
+    own = warmup.scale_of_draws(x, pooled=False)
+    np.testing.assert_allclose(own @ own.T, COV, atol=0.15)
+    assert (warmup.scale_of_draws(x, pooled=True) @ np.ones(3))[0] > 3
+
+
+# -- jumps ----------------------------------------------------------------------------------------
+
+FAR, HEAVY = 12.0, 0.7
+
+
+def two_bumps(data, x):
+    """0.7 of a standard normal at 0 and 0.3 of a narrow one at 12, in two dimensions."""
+    left = jnp.log(HEAVY) - 0.5 * jnp.sum(x**2)
+    right = jnp.log(1 - HEAVY) - 0.5 * jnp.sum((x - FAR) ** 2) / 0.25 - 2 * jnp.log(0.5)
+    return -jnp.logaddexp(left, right)
+
+
+def test_jumps_find_the_weights_of_modes():
+    starts = np.broadcast_to(np.array([0.0, 0.0, FAR, FAR])[:, None], (4, 2))[None]
+    stuck, _, _ = sample(two_bumps, starts, log_step=-0.7)
+    right = stuck[0, ..., 0] > FAR / 2
+    assert right.mean(1).tolist() == [0, 0, 1, 1], "without jumps no chain crosses"
+    q, stats, lanes = sample(two_bumps, starts, log_step=-0.7, mixture=mixture_of(stuck[0]))
+    right = (q[0, ..., 0] > FAR / 2).astype(float)
+    assert float(arviz_stats.ess(right)) > 400
+    assert_mean(right, 1 - HEAVY)
+    for side, mean, sd in ((0, 0.0, 1.0), (1, FAR, 0.5)):  # the bumps keep their shapes
+        inside = q[0, ..., 0][right == side]
+        assert abs(inside.mean() - mean) < 5 * sd / np.sqrt(inside.size / 4)
+        assert inside.std() == pytest.approx(sd, rel=0.1)
+    end = lanes.tree.proposal
+    energy, slope = jax.vmap(jax.value_and_grad(partial(two_bumps, 0)))(end.q[0])
+    np.testing.assert_allclose(end.potential[0], energy, rtol=1e-12)
+    np.testing.assert_allclose(end.gradient[0], slope, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(stats["lp"][0, :, -1], -energy, rtol=1e-12)
+
+
+def test_density_of_jumps(rng):
+    """Draws of a mixture have the density that it claims."""
+    mixture = mixture_of(rng.standard_normal((4, 300, 1)) + np.array([0, 0, 5, 5])[:, None, None])
+    mixture = jax.tree.map(jnp.asarray, mixture)
+    q, log_density = mixture.draw(jax.random.key(0), (40_000,))
+    grid = np.linspace(-60, 60, 24_001)[:, None]
+    log_grid = jax.vmap(mixture.log_density)(grid)
+    total = logsumexp(log_grid) + np.log(grid[1, 0] - grid[0, 0])
+    share = np.exp(log_grid[(grid[:, 0] > 2) & (grid[:, 0] < 5)] - total).sum() * 0.005
+    assert ((q[:, 0] > 2) & (q[:, 0] < 5)).mean() == pytest.approx(share, abs=0.01)
+    np.testing.assert_allclose(log_density, jax.vmap(mixture.log_density)(q), rtol=1e-9)
+
+
+def test_float32_is_sampled_as_well():
+    with precision("cpu"), jax.enable_x64(False):
+        start = jnp.zeros((1, 4, 3), jnp.float32)
+        cov = jnp.asarray(COV, jnp.float32)
+        potential = lambda data, q: 0.5 * q @ jnp.linalg.solve(cov, q)  # noqa: E731
+        q, _, _ = sample(potential, start, log_step=-1.2)
+    assert q.dtype == np.float32
+    assert_mean(q[0, ..., 1] ** 2, COV[1, 1])
