@@ -19,11 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 from rivals import SIDES, judge, packages, problem, versions
+from rivals.report import markdown
 
 HERE = Path(__file__).parent
 BASE = "bayesicl"
@@ -47,19 +47,25 @@ def main() -> int:
                 remarks.append(f"{name} failed: {failure}")
             else:
                 results[name] = judge.read(Path(scratch, name), settings)
+                if name == FEWER:
+                    results[name].times["first"] = 0.0  # nothing is built but with each curve
                 if len(results[name].checks) < n:
                     remarks.append(f"{name}: {len(results[name].checks)} of {n} curves in time")
     if not results:
         print("\n".join(remarks))
         return 1
-    summary = {name: judge.row(result) for name, result in results.items()}
+    base = results.get(BASE)
+    speed = {name: judge.speed(result, base) for name, result in results.items()}
+    quality = {name: judge.quality(result) for name, result in results.items()}
+    for name, found in quality.items():
+        found["others"] = others[name]
     densities = {name: judge.same_density(result, settings) for name, result in results.items()}
     agreements = {
         name: judge.disagreement(results[BASE], result)
         for name, result in results.items()
         if BASE in results and name != BASE
     }
-    _report(summary, settings, others)
+    _report(speed, quality, settings)
     same = _report_sameness(densities, agreements)
     for name, result in results.items():
         if own := result.times["own_seconds"]:
@@ -74,8 +80,8 @@ def main() -> int:
             "machine": f"{platform.platform()}, {os.cpu_count()} cores",
             "versions": {name: versions(name) for name in results},
             "settings": settings._asdict(),
-            "cores_used_by_others": others,
-            "table": summary,
+            "speed": speed,
+            "quality": quality,
             "log_density_gap": densities,
             "agreement": agreements,
             "remarks": remarks,
@@ -141,23 +147,23 @@ def _own() -> float:
     return used.ru_utime + used.ru_stime
 
 
-def _report(summary: dict, settings: problem.Settings, others: dict) -> None:
-    """Two tables for people: speed, then whether it can be trusted."""
-    table = pd.DataFrame(summary).T
-    by = {"bulk ESS/s": "bayesicl is x faster", "bulk ESS/s with build": "with build"}
-    for column, title in by.items():
-        if BASE in table.index:
-            table[title] = table.loc[BASE, column] / table[column]
-    table.loc[table.index == FEWER, ["build s", "bulk ESS/s"]] = float("nan")
-    table["others"] = pd.Series(others)
+def _report(speed: dict, quality: dict, settings: problem.Settings) -> None:
+    """Two tables for people: speed, and what it is worth."""
     print(
         f"\n{settings.chains} chains x ({settings.warmup} + {settings.draws}), "
         f"{os.cpu_count()} cores, float64; rivals: target acceptance {settings.target_accept}, "
         f"{'dense (nutpie: low-rank)' if settings.dense else 'diagonal'} mass matrix.\n"
-        "Medians over curves; totals and seconds a passed curve with build. Others: cores that other\n"
-        "processes used meanwhile; much above 0, the figures are of a busy machine.\n"
+        f"Medians over curves; totals are sums with build. x: how many times {BASE} is faster.\n"
     )
-    _markdown(table)
+    table = pd.DataFrame(speed).T
+    apart = ["build s", *(n for n in table if ("ESS/s" in n or n[0] == "x") and "with" not in n)]
+    table.loc[table.index == FEWER, apart] = float("nan")  # compiles with every curve
+    print(markdown(table, "side"))
+    print(
+        "\nOthers: cores that other processes used meanwhile; much above 0, these are figures of "
+        "a busy machine.\n"
+    )
+    print(markdown(pd.DataFrame(quality).T, "side"))
 
 
 def _report_sameness(densities: dict, agreements: dict) -> bool:
@@ -187,7 +193,7 @@ def _by_curve(result: judge.Result) -> list[dict]:
     return [
         {
             "curve": i,
-            "seconds": result.seconds(i),
+            "seconds": float(result.seconds([i])[0]),
             "ess_bulk": checks.ess_bulk,
             "ess_tail": checks.ess_tail,
             "rhat": checks.rhat,
@@ -198,23 +204,6 @@ def _by_curve(result: judge.Result) -> list[dict]:
         }
         for i, checks in result.checks.items()
     ]
-
-
-def _markdown(table: pd.DataFrame) -> None:
-    rows: list[Sequence[str]] = [["side", *table.columns], ["---"] * (len(table.columns) + 1)]
-    for name, values in table.iterrows():
-        rows.append([str(name), *(_text(column, x) for column, x in values.items())])
-    print("\n".join(f"| {' | '.join(r)} |" for r in rows))
-
-
-def _text(column, x: float) -> str:
-    if x != x:
-        return ""
-    if column == "curves":
-        return f"{x:.0f}"
-    if column == "passed":
-        return f"{x:.0%}"
-    return f"{x:.0f}" if abs(x) >= 100 else f"{x:.3g}"
 
 
 if __name__ == "__main__":

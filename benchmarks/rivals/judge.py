@@ -30,9 +30,9 @@ class Result(NamedTuple):
         """Seconds from the import of the library to the first draws, less those of a curve."""
         return max(0.0, self.times["first"] - float(np.median(self.times["seconds"])))
 
-    def seconds(self, i: int) -> float:
-        """Of curve i."""
-        return self.times["seconds"][i - 1]
+    def seconds(self, curves: list[int]) -> np.ndarray:
+        """Of these curves."""
+        return np.array([self.times["seconds"][i - 1] for i in curves])
 
 
 def read(folder: Path, settings: problem.Settings) -> Result:
@@ -44,8 +44,9 @@ def read(folder: Path, settings: problem.Settings) -> Result:
             draws = {name: (("chain", "draw"), found[name]) for name in found}
         posterior = xr.Dataset({name: draws[name] for name in problem.NAMES})
         sampling = xr.Dataset({name: draws[name] for name in problem.STATS})
-        shape = (settings.chains, settings.draws)
-        assert posterior["pi"].shape == shape, f"{folder.name}: not {shape} draws"
+        chains, kept = posterior["pi"].shape
+        assert chains == settings.chains, f"{folder.name}: {chains} chains"
+        assert kept >= settings.draws, f"{folder.name}: {kept} draws"  # more after a retry
         checks[i] = diagnose(posterior, sampling)
         leapfrogs[i] = float(sampling["n_steps"].mean())
         estimates[i] = _estimates(posterior)
@@ -107,26 +108,60 @@ def same_density(result: Result, settings: problem.Settings) -> float | None:
     return spread if math.isfinite(spread) else math.inf
 
 
-def row(result: Result) -> dict[str, float]:
-    """One side's figures. ESS is of the worst parameter."""
-    numbers = list(result.checks)
-    seconds = np.array([result.seconds(i) for i in numbers])
-    bulk = np.array([result.checks[i].ess_bulk for i in numbers])
-    tail = np.array([result.checks[i].ess_tail for i in numbers])
-    passed = np.array([result.checks[i].passed for i in numbers])
-    total = result.build + seconds.sum()
-    return {
-        "curves": len(numbers),
+def speed(result: Result, base: Result | None) -> dict[str, float]:
+    """Seconds and effective draws a second, and how many times faster `base` is.
+
+    Ratios are over the curves of both; "passed": over those that passed their gates, in ratios on
+    both sides. With build: over all curves of a side, its build is shared out among them.
+    """
+    every = list(result.checks)
+    seconds = result.seconds(every)
+    passed = [i for i in every if result.checks[i].passed]
+    found = {
+        "curves": len(every),
         "build s": result.build,
         "s/curve": float(np.median(seconds)),
-        "total s": float(total),
-        "bulk ESS": float(np.median(bulk)),
-        "tail ESS": float(np.median(tail)),
-        "bulk ESS/s": float(np.median(bulk / seconds)),
-        "tail ESS/s": float(np.median(tail / seconds)),
-        "bulk ESS/s passed": float(np.median((bulk / seconds)[passed])) if passed.any() else 0.0,
-        "bulk ESS/s with build": float(bulk.sum() / total),
-        "passed": float(passed.mean()),
-        "s a passed curve": float(total / passed.sum()) if passed.any() else math.inf,
-        "leapfrogs": float(np.mean([result.leapfrogs[i] for i in numbers])),
+        "total s": float(result.build + seconds.sum()),
+        "bulk ESS/s": _median_rate(result, every),
+        "tail ESS/s": _median_rate(result, every, "ess_tail"),
+        "bulk ESS/s, passed": _median_rate(result, passed),
+        "bulk ESS/s with build": _rate_with_build(result, every),
     }
+    if base is not None:
+        both = [i for i in every if i in base.checks]
+        good = [i for i in passed if i in base.checks and base.checks[i].passed]
+        for title, rate, curves in (
+            ("x faster", _median_rate, both),
+            ("x faster, passed", _median_rate, good),
+            ("x with build", _rate_with_build, both),
+        ):
+            found[title] = rate(base, curves) / rate(result, curves) if curves else math.nan
+    return found
+
+
+def quality(result: Result) -> dict[str, float]:
+    """Gates, ESS of the worst parameter (medians over curves) and work."""
+    passed = sum(checks.passed for checks in result.checks.values())
+    total = result.build + result.seconds(list(result.checks)).sum()
+    return {
+        "passed": passed / len(result.checks),
+        "s a passed curve, with build": total / passed if passed else math.nan,
+        "bulk ESS": float(np.median([c.ess_bulk for c in result.checks.values()])),
+        "tail ESS": float(np.median([c.ess_tail for c in result.checks.values()])),
+        "leapfrogs a draw": float(np.mean(list(result.leapfrogs.values()))),
+    }
+
+
+def _ess(result: Result, curves: list[int], which: str = "ess_bulk") -> np.ndarray:
+    return np.array([getattr(result.checks[i], which) for i in curves])
+
+
+def _median_rate(result: Result, curves: list[int], which: str = "ess_bulk") -> float:
+    if not curves:
+        return math.nan
+    return float(np.median(_ess(result, curves, which) / result.seconds(curves)))
+
+
+def _rate_with_build(result: Result, curves: list[int]) -> float:
+    build = result.build * len(curves) / len(result.checks)
+    return float(_ess(result, curves).sum() / (build + result.seconds(curves).sum()))

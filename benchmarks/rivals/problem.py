@@ -77,8 +77,8 @@ def mean(pi, gamma, beta, K, shots) -> tuple[np.ndarray, np.ndarray]:
 
 
 def points(n: int, seed: int) -> np.ndarray:
-    """Points of the unconstrained space, from the middle of the prior: (n, 5)."""
-    return np.random.default_rng(seed).normal(0.0, 1.5, (n, len(NAMES)))
+    """Points of the unconstrained space, from where posteriors lie: (n, 5)."""
+    return np.random.default_rng(seed).normal((0, 0, 0, -1, -3), 1.5, (n, len(NAMES)))
 
 
 def log_density(curve: Curve, u: np.ndarray) -> float:
