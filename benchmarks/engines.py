@@ -100,7 +100,7 @@ def _arguments() -> argparse.Namespace:
     add("--fresh", type=int, default=3, metavar="N", help=f"curves for {FEWER} (default 3)")
     add("--sides", nargs="+", choices=list(SIDES), default=list(SIDES), metavar="SIDE",
         help=", ".join(SIDES))  # fmt: skip
-    add("--target-accept", type=float, default=0.9, help="of the rivals (default 0.9)")
+    add("--target-accept", type=float, default=0.95, help="of the rivals (default 0.95)")
     add("--dense", action="store_true",
         help="rivals adapt a dense mass matrix (nutpie: low rank; stan has none)")  # fmt: skip
     add("--limit", type=float, default=3600.0, metavar="S", help="seconds a side (default 3600)")

@@ -8,7 +8,7 @@ cells of counts each. Seconds are of the whole command, from reading the table t
 Programs are compiled beforehand, by a run that is not counted, into a cache folder of the
 benchmark's own. Memory is the peak, over time, of the resident memory of all processes of the
 command together; pages that they share count once in each. The fits of a size are deleted once it
-is measured.
+is measured; where the disk would not hold them, all but the newest while it is measured.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from rivals import problem
 from rivals.report import markdown
 
 MB = 2.0**20
+KEPT = 100  # fits that are left alone where old ones are deleted
 
 
 def main() -> int:
@@ -40,13 +41,9 @@ def main() -> int:
         for n in sorted(args.curves):
             per_curve = rows[-1]["disk MB a curve"] if rows else 0.0
             free = shutil.disk_usage(folder).free / MB
-            if n * per_curve > 0.9 * free:
-                print(f"{n} curves are left out: their fits need {n * per_curve:.0f} MB of disk")
-                continue
-            rows.append(_measure(folder, n, args.seed, options, args.limit))
+            sweep = n * per_curve > 0.8 * free
+            rows.append(_measure(folder, n, args.seed, options, args.limit, sweep=sweep))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
-    if not rows:
-        return 1
     table = pd.DataFrame(rows).set_index("curves")
     gap = table.index.to_series().diff()
     table["s a further curve"] = table["seconds"].diff() / gap
@@ -79,8 +76,10 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     return parser.parse_args(own), ["--law", "scoring", *options]
 
 
-def _measure(folder: Path, n: int, seed: int, options: list[str], limit: float) -> dict:
-    """Fit n curves with one command."""
+def _measure(
+    folder: Path, n: int, seed: int, options: list[str], limit: float, *, sweep: bool = False
+) -> dict:
+    """Fit n curves with one command; `sweep` deletes old fits while it runs."""
     table, out = folder / f"{n}.csv", folder / f"fits-{n}"
     curves = problem.simulate(n, seed)[1:]
     frames = [pd.DataFrame(c._asdict()).assign(task=f"curve {i}") for i, c in enumerate(curves)]
@@ -94,16 +93,17 @@ def _measure(folder: Path, n: int, seed: int, options: list[str], limit: float) 
             [*command, *options], env=env, stdout=said, stderr=errors,
             start_new_session=True,
         )  # fmt: skip
-        memory = _Memory(process.pid)
+        watch = _Watch(process.pid, out if sweep else None)
         late = threading.Timer(limit, os.killpg, (process.pid, signal.SIGTERM))
         late.start()
         _, status, used = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - start
         late.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
-    peak = max(memory.stop(), used.ru_maxrss / 1024)
-    disk = sum(f.stat().st_size for f in out.rglob("*") if f.is_file()) / MB
-    done = len([*out.glob("*.nc"), *out.glob("*.zarr")])
+    watch.stop()
+    left = _fits(out)
+    done = watch.deleted + len(left)
+    disk = sum(map(_size, left)) / len(left) if left else 0.0
     if process.returncode not in (0, 3, -signal.SIGTERM) or not done:
         message = (folder / "stderr").read_text().strip()
         raise SystemExit(f"{' '.join(command)} failed:\n{message[-2000:]}")
@@ -120,25 +120,30 @@ def _measure(folder: Path, n: int, seed: int, options: list[str], limit: float) 
         "curves": done,
         "seconds": seconds,
         "s a curve": seconds / done,
-        "memory MB": peak,
-        "disk MB a curve": disk / done,
+        "memory MB": max(watch.peak, used.ru_maxrss / 1024),
+        "disk MB a curve": disk,
         "passed": passed,
     }
 
 
-class _Memory:
-    """Peak of the resident memory of all processes of one session, looked at ten times a second."""
+class _Watch:
+    """Looks at a session ten times a second: its peak memory; old fits, which it may delete.
 
-    def __init__(self, session: int):
-        self.session, self.peak, self.over = session, 0.0, threading.Event()
+    peak: MB, resident in all its processes together; 0 where the system does not tell.
+    deleted: fits that are gone.
+    """
+
+    def __init__(self, session: int, folder: Path | None):
+        """folder: where to delete fits, or None."""
+        self.session, self.folder, self.peak, self.deleted = session, folder, 0.0, 0
+        self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
 
-    def stop(self) -> float:
-        """End; the peak in MB, 0 where the system does not tell."""
+    def stop(self) -> None:
+        """End."""
         self.over.set()
         self.thread.join()
-        return self.peak
 
     def _watch(self) -> None:
         page = os.sysconf("SC_PAGE_SIZE") / MB
@@ -152,6 +157,20 @@ class _Memory:
                 if int(fields[3]) == self.session:
                     total += int(fields[21]) * page
             self.peak = max(self.peak, total)
+            if self.folder and len(fits := _fits(self.folder)) > 2 * KEPT:
+                for fit in sorted(fits, key=lambda path: path.stat().st_mtime)[:-KEPT]:
+                    shutil.rmtree(fit) if fit.is_dir() else fit.unlink()
+                    self.deleted += 1
+
+
+def _fits(folder: Path) -> list[Path]:
+    return [*folder.glob("*.nc"), *folder.glob("*.zarr")]
+
+
+def _size(fit: Path) -> float:
+    """In MB; a fit is a file or a folder."""
+    files = [file for file in fit.rglob("*") if file.is_file()] if fit.is_dir() else [fit]
+    return sum(file.stat().st_size for file in files) / MB
 
 
 def _say_how_linear(table: pd.DataFrame) -> None:

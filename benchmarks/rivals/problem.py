@@ -38,7 +38,7 @@ class Settings(NamedTuple):
     chains: int = 4
     warmup: int = 500
     draws: int = 1000
-    target_accept: float = 0.9
+    target_accept: float = 0.95
     dense: bool = False
     seed: int = 0
 
