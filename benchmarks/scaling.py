@@ -5,10 +5,11 @@
 Everything after `--` goes to `bayesicl fit` as it is, such as `-- --draws 500` or
 `-- --device gpu`. Curves are those of `engines.py`, simulated from the priors, one study of 100
 cells of counts each. Seconds are of the whole command, from reading the table to summary.csv.
-Programs are compiled beforehand, by a run that is not counted, into a cache folder of the
-benchmark's own. Memory is the peak, over time, of the resident memory of all processes of the
-command together; pages that they share count once in each. The fits of a size are deleted once it
-is measured; where the disk would not hold them, all but the newest while it is measured.
+Programs are compiled beforehand, by a run on an easy curve that is not counted, into a cache folder
+of the benchmark's own; those that only hard curves need are compiled where they are met. Memory is
+the peak, over time, of the resident memory of all processes of the command together; pages that
+they share count once in each. The fits of a size are deleted once it is measured; where the disk
+would not hold them, all but the newest while it is measured.
 """
 
 import argparse
@@ -37,12 +38,13 @@ def main() -> int:
     rows = []
     with tempfile.TemporaryDirectory(prefix="scaling-", dir=args.scratch) as scratch:
         folder = Path(scratch)
-        _measure(folder, args.warm, args.seed + 1, options, args.limit)
+        easy, *curves = problem.simulate(max(args.curves), args.seed)
+        _measure(folder, [easy], options, args.limit)
         for n in sorted(args.curves):
             per_curve = rows[-1]["disk MB a curve"] if rows else 0.0
             free = shutil.disk_usage(folder).free / MB
             sweep = n * per_curve > 0.8 * free
-            rows.append(_measure(folder, n, args.seed, options, args.limit, sweep=sweep))
+            rows.append(_measure(folder, curves[:n], options, args.limit, sweep=sweep))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     table = pd.DataFrame(rows).set_index("curves")
     gap = table.index.to_series().diff()
@@ -68,7 +70,6 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     )
     add = parser.add_argument
     add("--curves", type=int, nargs="+", default=[1, 10, 100, 1000, 10000], metavar="N")
-    add("--warm", type=int, default=2, metavar="N", help="curves of the uncounted run (default 2)")
     add("--limit", type=float, default=36000.0, metavar="S", help="seconds a size (default 10 h)")
     add("--seed", type=int, default=0)
     add("--scratch", type=Path, help="folder for tables and fits (default: temporary)")
@@ -77,11 +78,11 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
 
 
 def _measure(
-    folder: Path, n: int, seed: int, options: list[str], limit: float, *, sweep: bool = False
+    folder: Path, curves: list, options: list[str], limit: float, *, sweep: bool = False
 ) -> dict:
-    """Fit n curves with one command; `sweep` deletes old fits while it runs."""
+    """Fit curves with one command; `sweep` deletes old fits while it runs."""
+    n = len(curves)
     table, out = folder / f"{n}.csv", folder / f"fits-{n}"
-    curves = problem.simulate(n, seed)[1:]
     frames = [pd.DataFrame(c._asdict()).assign(task=f"curve {i}") for i, c in enumerate(curves)]
     pd.concat(frames).to_csv(table, index=False)
     command = [sys.executable, "-m", "bayesicl", "fit", str(table), "--out", str(out), "--json"]
@@ -104,10 +105,13 @@ def _measure(
     left = _fits(out)
     done = watch.deleted + len(left)
     disk = sum(map(_size, left)) / len(left) if left else 0.0
-    if process.returncode not in (0, 3, -signal.SIGTERM) or not done:
+    stopped = process.returncode == -signal.SIGTERM
+    if stopped and not done:
+        raise SystemExit(f"{n} curves: none was fitted in {limit:.0f} s; raise --limit")
+    if process.returncode not in (0, 3, -signal.SIGTERM):
         message = (folder / "stderr").read_text().strip()
         raise SystemExit(f"{' '.join(command)} failed:\n{message[-2000:]}")
-    if process.returncode == -signal.SIGTERM:
+    if stopped:
         print(f"{n} curves: stopped after {limit:.0f} s, {done} done", file=sys.stderr)
         passed = float("nan")
     else:
