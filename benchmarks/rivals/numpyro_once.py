@@ -1,8 +1,7 @@
 """NumPyro at its kindest: MCMC inside one compiled function that takes the data as arguments.
 
 Each chain is one call of that function; chains use all cores as threads, since compiled code leaves
-Python free. (`MCMC(jit_model_args=True)` compiles parts again at every run, and takes no effect for
-parallel chains.)
+Python free. NumPyro's own way, `MCMC(jit_model_args=True)`, takes no effect for parallel chains.
 """
 
 import os
