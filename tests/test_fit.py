@@ -40,7 +40,6 @@ from bayesicl.tree import content_key, file_name, law_of, load_all, study_of
 
 reuse_engines = simulate.reuse_engines  # a fixture
 gates = importlib.import_module("bayesicl.diagnose")  # `bayesicl.diagnose` is the function
-engine_module = importlib.import_module("bayesicl.engine")
 
 SHOTS = np.array([0, 1, 2, 4, 8, 16, 32, 64])
 Y = np.array([0.31, 0.33, 0.42, 0.5, 0.52, 0.66, 0.62, 0.71])
