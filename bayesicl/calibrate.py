@@ -79,7 +79,7 @@ def calibrate(
     key = content_key(law, suited, layout, backgrounds, rows, settings, seed, device)
     with precision(device):
         kept = None if folder is None else _place(folder, f"simulations-{key[:16]}")
-        check = _Check(law, suited, layout, backgrounds, rows, settings, device)
+        check = Check(law, suited, layout, backgrounds, rows, settings, device)
         found = []
         for i in range(simulations):
             path = kept and kept / f"{i:05d}.npz"
@@ -95,10 +95,20 @@ def calibrate(
     return calibration(f"{title}, B = {backgrounds}", found, seed)
 
 
-class _Check:
-    """One law and noise, compiled once."""
+class Check:
+    """Simulates, fits and measures one study after another; programs are compiled once."""
 
-    def __init__(self, law, noise, layout, backgrounds, rows, settings, device):
+    def __init__(
+        self,
+        law: Law,
+        noise: Noise,
+        layout: Layout,
+        backgrounds: int,
+        rows: bool,
+        settings: Settings,
+        device: str,
+    ):
+        """Compile nothing yet; arguments as of `calibrate`. To be used within `precision`."""
         self.draw = simulator(law, noise, layout, backgrounds=backgrounds, rows=rows)
         self.engine = Engine(law, noise, settings, device=device)
         [self.study] = layout.curves()
@@ -184,8 +194,8 @@ def _save(ranked: Ranked, path: Path) -> None:
 def _load(path: Path) -> Ranked | None:
     """A finished simulation, if there is one that can be read."""
     try:
-        with np.load(path) as file:
-            whole = {name: file[name] for name in Ranked._fields}
+        with path.open("rb") as file, np.load(file) as arrays:
+            whole = {name: arrays[name] for name in Ranked._fields}
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return None
     names, passed = whole["names"].tolist(), bool(whole["passed"])

@@ -46,8 +46,9 @@ def plot_calibration(found: Calibration) -> Figure:
             ax.remove()
         for ax in axes[max(0, len(names) - columns) : len(names)]:
             ax.tick_params(labelbottom=True)  # also where the panel below is missing
-        figure.supxlabel("rank of the truth among draws of its posterior, as a share", fontsize=9)
-        figure.supylabel("share of simulations below this rank,\nless the rank", fontsize=9)
+            ax.set_xlabel("rank of the truth\namong draws (share)")
+        for ax in axes[: len(names) : columns]:
+            ax.set_ylabel("ECDF of ranks,\nless uniform")
         width = round(11.5 * figure.get_size_inches()[0])
         word = {True: "calibrated", False: "NOT calibrated", None: "too few to tell"}
         head = f"{found.title}: {n} simulations, {word[found.calibrated]}"
