@@ -517,7 +517,7 @@ def test_check_goes_on_after_it_was_killed(tmp_path, capsys):
     law.write_text(simulate.STRAIGHT)
 
     def command(out, n):
-        short = ["--warmup", "100", "--draws", "100", "--noise", "given-se"]
+        short = ["--warmup", "200", "--draws", "250", "--noise", "given-se"]
         return ["check", str(law), "--out", str(out), "--simulations", str(n), *short]
 
     killed = tmp_path / "killed"
