@@ -17,6 +17,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from bayesicl.curves import Study
 from bayesicl.device import precision
 from bayesicl.engine import Engine, Settings
 from bayesicl.errors import InputError
@@ -142,10 +143,17 @@ class Check:
             for element, draws in elements(x).items():
                 name = element._replace(hypothesis="") if one else element
                 out[str(name)] = draws.to_numpy()[0]
-        for cell in self.study.cells[~self.study.cells["fitted"]].itertuples():
-            whose = "" if one else f"[{self.study.hypotheses[cell.hypothesis]}]"
-            out[f"p({cell.shots}){whose}"] = np.exp(logp[0, :, cell.Index])
+        for at, shots, h in _unseen(self.study):
+            whose = "" if one else f"[{self.study.hypotheses[h]}]"
+            out[f"p({shots}){whose}"] = np.exp(logp[0, :, at])
         return out
+
+
+def _unseen(study: Study) -> list[tuple[int, int, int]]:
+    """Cell, shots and hypothesis of what is not fitted."""
+    shots, hypothesis = (study.cells[name].to_numpy() for name in ("shots", "hypothesis"))
+    held_out = np.flatnonzero(~study.cells["fitted"])
+    return [(int(at), int(shots[at]), int(hypothesis[at])) for at in held_out]
 
 
 def _thinned(x: np.ndarray) -> np.ndarray:
