@@ -148,7 +148,8 @@ class Engine:
 
         def fn(study, q):
             w = {name: q[part].reshape(shape) for name, (shape, part) in places.items()}
-            return self.posterior.potential(*study, w)
+            design, data = study
+            return self.posterior.potential(design, data, w)
 
         return jax.value_and_grad(fn, argnums=1), places, begin
 
@@ -216,9 +217,8 @@ class Engine:
             name: record[..., part].reshape(*record.shape[:2], *shape)
             for name, (shape, part) in places.items()
         }
-        stats: dict[str, np.ndarray] = dict(
-            zip(nuts.STATISTICS, np.moveaxis(record[..., d:], -1, 0), strict=True)
-        )
+        columns = np.moveaxis(record[..., d:], -1, 0)
+        stats = {name: columns[i] for i, name in enumerate(nuts.STATISTICS)}
         stats["diverging"] = stats["diverging"].astype(bool)
         stats["n_steps"] = stats["n_steps"].astype(int)
         return Chains(w, stats, State(lanes, chol))

@@ -85,11 +85,12 @@ class Noise:
         sd = jnp.sqrt(m.variance + m.common**2 / precision)
         return dist.Normal(mean, sd).log_prob(data["y"])
 
-    def draw(self, key, logp, sizes, design: Design, data: Arrays, *, seen=True):
+    def draw(self, key, logp, sizes, design: Design, data: Arrays, *, seen=True, cut: bool = True):
         """A new measurement of every cell, of its own size: (cells,), in [0, 1].
 
         seen (bool): on the replicates of the fitted cells, of whose common shift the data tell
-        something; otherwise on new ones.
+        something; otherwise on new ones. cut: without it a normal may leave [0, 1], as the
+        likelihood would have it.
         """
         if self.moments is None:
             a, b = _beta(logp, sizes, design)
@@ -103,7 +104,8 @@ class Noise:
         again = known.pull / known.precision + common / jnp.sqrt(known.precision)
         common = jnp.where(seen, again, common)
         noise = jnp.sqrt(m.variance) * jax.random.normal(key_cell, jnp.shape(logp))
-        return jnp.clip(m.mean + m.common * design.per_cell(common) + noise, 0.0, 1.0)
+        y = m.mean + m.common * design.per_cell(common) + noise
+        return jnp.clip(y, 0.0, 1.0) if cut else y
 
 
 @dataclass
@@ -213,7 +215,7 @@ def _sample_replicates(design: Design, data: Arrays):
     return sizes
 
 
-def _dispersion(sizes, design: Design):
+def dispersion_of_cells(sizes, design: Design):
     """d at each cell: log-linear in log(1 + shots), `dispersion` at 10 shots: (cells,)."""
     x = jnp.log1p(design.shots) - jnp.log(11.0)
     dispersion, slope = map(design.per_cell, (sizes["dispersion"], sizes["dispersion_slope"]))
@@ -227,7 +229,7 @@ def _replicate_spread(sizes, design: Design, data: Arrays):
     covariance is diag(d / items) + replicate_sd^2. Exact where every replicate was measured at
     every shot count; otherwise the lost degrees of freedom are shared out evenly.
     """
-    d = _dispersion(sizes, design)[data["row_cell"]] / data["row_total"]
+    d = dispersion_of_cells(sizes, design)[data["row_cell"]] / data["row_total"]
     group = data["row_group"]
     n_groups = data["group_share"].shape[0]
     total = lambda x: jax.ops.segment_sum(  # noqa: E731
@@ -244,7 +246,7 @@ def _replicate_spread(sizes, design: Design, data: Arrays):
 def _replicate_moments(logp, sizes, design: Design, data: Arrays):
     n = data["replicates"] * data["total"]
     load = design.per_cell(sizes["replicate_sd"]) / jnp.sqrt(data["replicates"])
-    return Moments(logp, _dispersion(sizes, design) / n, load, 0.5 / n)  # half an item
+    return Moments(logp, dispersion_of_cells(sizes, design) / n, load, 0.5 / n)  # half an item
 
 
 def _given_moments(logp, sizes, design: Design, data: Arrays):

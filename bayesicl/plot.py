@@ -17,6 +17,7 @@ from matplotlib.patches import Patch
 
 from bayesicl.curves import Study
 from bayesicl.errors import InputError
+from bayesicl.plot_calibration import plot_calibration
 from bayesicl.plot_check import plot_ppc
 from bayesicl.plot_many import plot_comparison, plot_forest
 from bayesicl.plot_parts import (
@@ -40,6 +41,7 @@ from bayesicl.tree import study_of
 
 __all__ = [
     "plot_belief",
+    "plot_calibration",
     "plot_comparison",
     "plot_curves",
     "plot_forest",

@@ -8,6 +8,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import simulate
 
 from bayesicl.cli import COMMANDS, main, parser
 
@@ -287,6 +288,20 @@ def refused(result, words):
         (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),
         (["laws", "hill"], ["unknown law"]),
         (["demo", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["check", "power", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["check", "power", "--out", ""], ["--out must name a folder"]),
+        (["check", "hill", "--out", "new"], ["unknown law 'hill'"]),
+        (["check", "FILE", "--out", "new"], ["unknown law"]),
+        (["check", "scoring", "--out", "new", "--backgrounds", "0"], ["--backgrounds 1"]),
+        (["check", "power", "--out", "new", "--noise", "gauss"], ["unknown noise 'gauss'"]),
+        (
+            ["check", "power", "--out", "new", "--noise", "given-se", "--kind", "prompts"],
+            ["noise 'given-se' does not suit", "prompts"],
+        ),
+        (["check", "power", "--out", "new", "--kind", "means"], ["--kind must be one of"]),
+        (["check", "power", "--out", "new", "--shots", "4"], ["--shots", "2 different"]),
+        (["check", "power", "--out", "new", "--simulations", "0"], ["--simulations"]),
+        (["check", "power", "--out", "new", "--rows"], ["--rows is not for counts of one run"]),
         ([], ["COMMAND"]),
         (["sample"], ["sample"]),
     ],
@@ -491,6 +506,43 @@ def test_plot_all_leaves_out_what_has_no_use(fitted, tmp_path, capsys):
     assert {path.stem.rpartition("_")[2] for path in tmp_path.iterdir()} == {
         *("curves", "ppc", "forest"),
     }
+
+
+# -- calibration ----------------------------------------------------------------------------------
+
+
+def test_check_goes_on_after_it_was_killed(tmp_path, capsys):
+    """Killed at any moment, the same command ends with the files of one that was not."""
+    law = tmp_path / "straight.py"
+    law.write_text(simulate.STRAIGHT)
+
+    def command(out, n):
+        short = ["--warmup", "200", "--draws", "250", "--noise", "given-se"]
+        return ["check", str(law), "--out", str(out), "--simulations", str(n), *short]
+
+    killed = tmp_path / "killed"
+    words = [sys.executable, "-m", "bayesicl", *command(killed, 1000)]
+    with subprocess.Popen(words, stderr=subprocess.DEVNULL) as process:
+        end = time.monotonic() + 240
+        while len(list(killed.glob("*/[0-9]*.npz"))) < 3 and time.monotonic() < end:
+            time.sleep(0.05)
+        process.kill()
+    made = len(list(killed.glob("*/[0-9]*.npz")))
+    assert 3 <= made < 1000
+    assert not (killed / "ranks.csv").exists()
+    code, out, err = run(capsys, *command(killed, made + 1))
+    assert code == 3
+    assert f"{made} of {made + 1} simulations were finished before" in err
+    assert "too few simulations to tell" in out
+    whole = tmp_path / "whole"
+    code, out, err = run(capsys, *command(whole, made + 1), "--json")
+    assert code == 3
+    assert "left" in err
+    for name in ("ranks.csv", "truths.csv", "coverage.csv", "calibration.png"):
+        assert (killed / name).read_bytes() == (whole / name).read_bytes(), name
+    rows = json.loads(out)
+    assert [row["quantity"] for row in rows] == ["a", "b", "p(3)", "p(12)", "p(192)"]
+    assert "straight, given-se" in err.splitlines()[-1]
 
 
 # -- how commands end -----------------------------------------------------------------------------

@@ -10,7 +10,7 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def blocks(language: str) -> list[str]:
-    text = re.sub(r"<!-- (demo|tests) -->.*?<!-- end -->", "", README.read_text(), flags=re.S)
+    text = re.sub(r"<!-- (demo|tests|check) -->.*?<!-- end -->", "", README.read_text(), flags=re.S)
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
 
 
@@ -35,6 +35,18 @@ def test_own_data_as_written(tmp_path, monkeypatch, capsys):
     exec(api, {})
     assert "ceiling" in capsys.readouterr().out
     assert Path("curve.png").stat().st_size > 10_000
+
+
+def test_check_as_written_but_shorter(tmp_path, monkeypatch, capsys):
+    from bayesicl.cli import main
+
+    monkeypatch.chdir(tmp_path)
+    [line] = re.findall(r"<!-- check -->\n```bash\n(.*)\n```", README.read_text())
+    name, *arguments = shlex.split(line)
+    assert name == "bayesicl"
+    assert main([*arguments, "--simulations", "1"]) == 3
+    assert "too few simulations to tell" in capsys.readouterr().out
+    assert Path("check", "calibration.png").stat().st_size > 10_000
 
 
 @pytest.mark.parametrize("name", ["demo", "tests"])

@@ -1,114 +1,123 @@
-"""Truths drawn from a law's priors are found again: ranks within bands, intervals that cover.
+"""Truths drawn from the priors are found again: ranks within bands, intervals that cover.
 
-The long runs (-m slow, one a law: -k "power-1" and so on) take BAYESICL_RECOVERY studies, 1000
-unless told, and write their tables to the folder BAYESICL_RECOVERY_OUT where that is set.
+The long runs (-m slow; one law and kind of study: -k "power-1-counts" and so on) take
+BAYESICL_RECOVERY studies, 1000 unless told. Where BAYESICL_RECOVERY_OUT is set they write their
+tables to that folder, and go on from what they find there.
 """
 
 import os
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import simulate
 
+from bayesicl.calibrate import Check, calibrate
+from bayesicl.device import precision
 from bayesicl.engine import Settings
-from bayesicl.law import BAYESIAN, LAWS
+from bayesicl.errors import InputError
+from bayesicl.law import BAYESIAN, LAWS, load_law
+from bayesicl.noise import NOISES, Noise
+from bayesicl.ranks import RANKED, Calibration, Ranked, calibration, ranks_of
+from bayesicl.simulate import KINDS, Layout
+from bayesicl.uniformity import p_value
 
-CASES = [(law, 1) for law in LAWS] + [(law, 2) for law in BAYESIAN]
+CASES = [(law, H, kind) for law in LAWS for H in (1, 2) for kind in KINDS]
+CASES = [(law, H, kind) for law, H, kind in CASES if H == 1 or law in BAYESIAN]
+SHORT = Settings(warmup=200, draws=250)
+
+reuse_engines = simulate.reuse_engines  # a fixture
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("law", "H"), CASES, ids=[f"{law}-{H}" for law, H in CASES])
-def test_every_law_recovers_its_truths(law, H):
+@pytest.mark.parametrize(
+    ("law", "H", "kind"), CASES, ids=["-".join(map(str, case)).replace(" ", "-") for case in CASES]
+)
+def test_every_law_recovers_its_truths_under_every_noise(law, H, kind):
     n = int(os.environ.get("BAYESICL_RECOVERY", "1000"))
     out = os.environ.get("BAYESICL_RECOVERY_OUT")
-    begin = time.perf_counter()
+    name, begin = f"{law}-{H}-{kind.replace(' ', '-')}", time.perf_counter()
+    folder = Path(out, name) if out else None
 
-    def progress(what):
-        line = f"{time.perf_counter() - begin:7.0f} s  {law}, H = {H}: {what}"
-        print(line, flush=True)
-        if out:
-            Path(out, f"progress-{law}-{H}.txt").write_text(line + "\n")
+    def progress(done, what):
+        line = f"{time.perf_counter() - begin:7.0f} s  {name}: {done} of {n} studies"
+        if done % 25 == 0 and what in ("sampling", "done"):
+            print(line, flush=True)
 
-    if out:
-        Path(out).mkdir(parents=True, exist_ok=True)
-    recovery = simulate.recover(law, n, H=H, progress=progress)
-    table = simulate.coverage(recovery)
-    table.insert(0, "law", law)
-    table.insert(1, "hypotheses", H)
-    table["passed gates"] = recovery.passed.mean()
-    table["seconds a study"] = (time.perf_counter() - begin) / n
-    if out:
-        table.to_csv(Path(out, f"coverage-{law}-{H}.csv"), index=False)
-        recovery.ranks.to_csv(Path(out, f"ranks-{law}-{H}.csv"), index=False)
-        recovery.truths.to_csv(Path(out, f"truths-{law}-{H}.csv"), index=False)
-    print(table.to_string())
-    assert len(recovery.ranks) == n, "a study was dropped"
-    strays = table.loc[~table["inside_all"], "quantity"].tolist()
-    assert not strays, f"{law}, H = {H}: ranks of {strays} leave the band\n{table.to_string()}"
+    found = calibrate(
+        law, Layout(kind, hypotheses=H), simulations=n, folder=folder, progress=progress
+    )
+    table = found.table.assign(law=law, hypotheses=H, kind=kind, passed=found.passed.mean())
+    if folder:
+        table.to_csv(folder / "coverage.csv", index=False)
+        found.ranks.to_csv(folder / "ranks.csv", index=False)
+        found.truths.to_csv(folder / "truths.csv", index=False)
+    print(f"{table.to_string()}\n{found.verdict}")
+    assert len(found.ranks) == n, "a study was dropped"
+    assert not found.strays, f"{found.verdict}\n{table.to_string()}"
     # A gross failure of one kind of study shows here before it shows in ranks.
-    assert recovery.passed.mean() > 0.9
+    assert found.passed.mean() > 0.9
 
 
 # -- the machinery itself -----------------------------------------------------------------------
 
 
-def test_band_holds_for_uniform_ranks():
-    rng = np.random.default_rng(3)
-    strays = sum(
-        simulate.p_value(rng.integers(0, simulate.RANKED + 1, 200)) < 0.01 for _ in range(1000)
-    )
-    assert 2 <= strays <= 22  # 10 expected; a binomial leaves this in one of 3000 runs
-
-
-def test_band_is_where_the_p_value_says():
-    rng = np.random.default_rng(4)
-    low, high = simulate.band(60)
-    inside = []
-    for shift in np.linspace(0, 0.3, 40):
-        ranks = (rng.beta(1 + shift, 1, 60) * (simulate.RANKED + 1)).astype(int)
-        ecdf = np.cumsum(np.bincount(ranks, minlength=simulate.RANKED + 1))[:-1] / 60
-        inside.append(bool(np.all((low <= ecdf) & (ecdf <= high))))
-        assert inside[-1] == (simulate.p_value(ranks) >= 0.01)
-    assert np.all((low <= np.arange(1, 100) / 100) & (np.arange(1, 100) / 100 <= high))
-
-
-@pytest.mark.parametrize(
-    ("wrong", "bias", "width"),
-    [("shifted", 0.25, 1.0), ("too narrow", 0.0, 0.8), ("too wide", 0.0, 1.3)],
-)
-def test_a_thousand_studies_betray_a_wrong_posterior(wrong, bias, width):
-    rng = np.random.default_rng(5)
-    truths = rng.standard_normal(1000)
-    centre = rng.standard_normal(1000)
-    right = centre + truths  # a truth and the middle of its posterior differ by one posterior sd
-    draws = centre[:, None] + rng.standard_normal((1000, simulate.RANKED))
-    assert simulate.p_value((draws < right[:, None]).sum(1)) >= 0.01
-    draws = centre[:, None] + bias + width * rng.standard_normal((1000, simulate.RANKED))
-    assert simulate.p_value((draws < right[:, None]).sum(1)) < 1e-3, wrong
+@pytest.fixture(scope="module")
+def law(tmp_path_factory):
+    """The file of the law of two parameters."""
+    path = tmp_path_factory.mktemp("law") / "straight.py"
+    path.write_text(simulate.STRAIGHT)
+    return path
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory):
-    """Twenty studies of the law of two parameters."""
-    path = tmp_path_factory.mktemp("law") / "straight.py"
-    path.write_text(simulate.STRAIGHT)
-    short = Settings(warmup=200, draws=250)
-    return simulate.recover(path, 20, settings=short, retry=False)
+def straight(law):
+    """Twenty studies of it."""
+    return calibrate(law, simulations=20, settings=SHORT)
+
+
+CURVE = ["p(3)", "p(12)", "p(192)"]
 
 
 def test_twenty_studies_are_recovered(straight):
-    table = simulate.coverage(straight)
-    assert table["quantity"].tolist() == ["a", "b", "scatter", "p(3)", "p(20)", "p(200)"]
+    table = straight.table
+    assert table["quantity"].tolist() == ["a", "b", "scatter", *CURVE]
     assert straight.ranks.shape == straight.truths.shape == (20, 6)
-    assert straight.draws["a"].shape == (20, simulate.RANKED)
-    assert table["inside_all"].all(), table.to_string()
+    assert straight.draws["a"].shape == (20, RANKED)
+    assert table["calibrated"].all(), table.to_string()
+    assert straight.calibrated is None
+    assert "too few simulations to tell" in straight.verdict
     ordered, truth = np.sort(straight.draws["a"]), straight.truths["a"]
     within = (ordered[:, 4] < truth) & (truth < ordered[:, 94])  # of 99: ranks 5 to 94
     assert table["coverage 90%"][0] == within.mean()
-    expected = straight.truths["a"] + (straight.truths["b"] - straight.truths["a"]) * 20 / 25
-    np.testing.assert_allclose(straight.truths["p(20)"], expected, rtol=1e-12)
+    expected = straight.truths["a"] + (straight.truths["b"] - straight.truths["a"]) * 12 / 17
+    np.testing.assert_allclose(straight.truths["p(12)"], expected, rtol=1e-12)
+    np.testing.assert_allclose(
+        straight.draws["p(12)"],
+        straight.draws["a"] + (straight.draws["b"] - straight.draws["a"]) * 12 / 17,
+    )
+
+
+SIZES = {
+    "replicated counts": ["dispersion", "dispersion_slope", "replicate_sd"],
+    "prompts": ["c"],
+    "aggregated": ["c"],
+    "given se": [],
+}
+
+
+@pytest.mark.parametrize("kind", SIZES)
+@pytest.mark.parametrize("rows", [False, True], ids=["declared", "rows"])
+def test_studies_of_every_noise_are_recovered(kind, rows, law):
+    found = calibrate(law, Layout(kind), rows=rows, simulations=12, settings=SHORT)
+    assert list(found.ranks) == ["a", "b", *SIZES[kind], *CURVE]
+    assert not found.strays, found.verdict
+    error = np.abs(found.truths["p(12)"] - np.median(found.draws["p(12)"], axis=1))
+    prior_sd = found.truths["p(12)"].std()
+    assert error.mean() < 0.5 * prior_sd  # the data were seen
 
 
 @pytest.mark.parametrize("sds", [2.0, -2.0])
@@ -116,5 +125,113 @@ def test_truths_that_are_shifted_leave_the_band(straight, sds):
     shifted = straight.truths.assign(
         **{name: straight.truths[name] + sds * x.std(1) for name, x in straight.draws.items()}
     )
-    ranks = simulate.ranks_of(shifted, straight.draws)
-    assert all(simulate.p_value(ranks[name]) < 1e-3 for name in ("a", "b", "p(3)", "p(20)"))
+    ranks = ranks_of(shifted, straight.draws)
+    assert all(p_value(ranks[name]) < 1e-3 for name in ("a", "b", *CURVE))
+    found = replace(straight, ranks=ranks, truths=shifted)
+    assert found.calibrated is False
+    assert f"a: estimates are too {'low' if sds > 0 else 'high'}" in found.verdict
+
+
+def test_a_law_without_its_jacobian_is_caught(law, tmp_path):
+    """Coordinates that stretch the space where `a` is large, and do not say so."""
+    wrong = tmp_path / "wrong.py"
+    stretched = 'lambda design, w: ({**w, "a": w["a"] + jnp.logaddexp(0.0, 10.0 * w["a"])}, 0.0)'
+    changed = f"monotone=False, coordinates={stretched})"
+    wrong.write_text(law.read_text().replace("monotone=False)", changed))
+    weak = Layout("given se", shots=(0, 1), total=2)
+    found = calibrate(wrong, weak, simulations=50, settings=SHORT)
+    assert found.calibrated is False
+    assert "a: estimates are too low" in found.verdict
+
+
+class _Understated(Noise):
+    """Measurements scatter five times as much as the density says."""
+
+    def draw(self, key, logp, sizes, design, data, **how):
+        loud = {**data, "se": 5 * data["se"]}
+        return super().draw(key, logp, sizes, design, loud, **how)
+
+
+def test_a_noise_that_understates_is_caught(law, monkeypatch):
+    right = NOISES["given-se"]
+    wrong = _Understated(right.name, right.summary, right.kinds, right.model, right.moments)
+    monkeypatch.setitem(NOISES, "given-se", wrong)
+    found = calibrate(law, Layout("given se", total=500), simulations=15, settings=SHORT)
+    assert found.calibrated is False
+    assert set(found.strays) >= {"a", "b"}
+    assert "a: 50 % intervals are too narrow" in found.verdict
+
+
+def of_normals(n, quantities=3, twin=False):
+    """A calibration whose posteriors are right."""
+    rng, found = np.random.default_rng(1), []
+    for _ in range(n):
+        centre = rng.standard_normal((quantities, 1))
+        truths, draws = (centre + rng.standard_normal((quantities, m)) for m in (1, RANKED))
+        names = [f"q{i}" for i in range(quantities)]
+        if twin:
+            names.append("t")
+            truths, draws = (np.vstack([x, -x[:1]]) for x in (truths, draws))
+        found.append(Ranked(names, truths[:, 0], draws, True))
+    return calibration("normal", found)
+
+
+def test_enough_simulations_decide():
+    found = of_normals(200)
+    assert isinstance(found, Calibration)
+    assert found.calibrated is True
+    assert found.verdict.startswith("normal: calibrated: the ranks of all 3 quantities")
+    assert "nine times in ten with 200" in found.verdict
+    assert of_normals(60).calibrated is None
+
+
+def test_what_says_the_same_is_counted_once():
+    assert list(of_normals(20, twin=True).ranks) == ["q0", "q1", "q2"]
+
+
+def test_all_that_is_reported_is_ranked():
+    """Of a law with plates, simplex, deterministic and internal sites."""
+    layout = Layout(hypotheses=2, shots=(0, 1, 4))
+    with precision():
+        law, noise = load_law("scoring"), NOISES["beta-binomial"]
+        check = Check(law, noise, layout, 1, False, SHORT, "cpu")
+        drawn = check.draw(jax.random.key(0))
+        truth = {name: x[None, None] for name, x in drawn.truth.items()}
+        found = check.quantities(truth, drawn.logp[None, None])
+    assert {"pi[0]", "pi[1]", "pi[background]", "gamma[1]", "K", "rate[0]"} <= set(found)
+    assert list(found)[-6:] == [f"p({n})[{h}]" for h in (0, 1) for n in (2, 8, 12)]
+    assert not any(name.startswith("belief") for name in found)
+    assert found["P[0, background]"] == found["beta[0]"]
+    floor, ceiling = found["beta[1]"], found["gamma[1]"]
+    assert floor <= found["p(2)[1]"] <= found["p(12)[1]"] <= ceiling
+
+
+# -- what is kept -------------------------------------------------------------------------------
+
+
+def test_finished_simulations_are_not_made_again(law, straight, tmp_path, monkeypatch):
+    def same(n, **more):
+        return calibrate(law, simulations=n, settings=SHORT, folder=tmp_path, **more)
+
+    same(3)
+    [kept] = tmp_path.iterdir()
+    files = sorted(kept.iterdir())
+    assert [path.name for path in files] == ["00000.npz", "00001.npz", "00002.npz"]
+    files[1].write_bytes(files[1].read_bytes()[:500])  # cut off
+    before = [path.stat().st_mtime_ns for path in files]
+    found = same(4)
+    after = [path.stat().st_mtime_ns for path in files]
+    assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
+    np.testing.assert_array_equal(found.truths, straight.truths[:4])
+    for name, draws in found.draws.items():
+        np.testing.assert_array_equal(draws, straight.draws[name][:4])
+    assert len(list(kept.iterdir())) == 4
+    same(1, seed=1)
+    law.write_text(law.read_text() + "\n# another file\n")
+    try:
+        same(1)
+    finally:
+        law.write_text(simulate.STRAIGHT)
+    assert len(list(tmp_path.iterdir())) == 3
+    with pytest.raises(InputError, match="--simulations must be at least 1"):
+        same(0)

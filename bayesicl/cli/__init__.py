@@ -8,7 +8,8 @@ Example:
   bayesicl summary fits
   bayesicl plot fits --out figures
 
-Exit codes: 0 all is well, 2 bad input, 3 a fit that was made or used did not converge.
+Exit codes: 0 all is well, 2 bad input, 3 a fit that was made or used did not converge,
+or a check did not find a law calibrated.
 """
 
 import argparse
@@ -19,11 +20,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
-from bayesicl.cli import compare, contrast, demo, fit, forecast, laws, plot, summary
+from bayesicl.cli import check, compare, contrast, demo, fit, forecast, laws, plot, summary
 from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
-COMMANDS = (laws, fit, summary, compare, forecast, contrast, plot, demo)
+COMMANDS = (laws, fit, summary, compare, forecast, contrast, plot, check, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

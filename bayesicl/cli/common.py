@@ -89,12 +89,18 @@ def add_fit_options(parser: Parser) -> None:
     )  # fmt: skip
     add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")
+    add_sampling_options(group)
+    add("--format", choices=("nc", "zarr"), default="nc", help="of saved fits (default nc: netCDF)")
+
+
+def add_sampling_options(group: argparse._ArgumentGroup) -> None:
+    """How to sample, and where."""
+    add = group.add_argument
     add("--chains", type=int, default=4, metavar="N", help="(default 4)")
     add("--warmup", type=int, default=500, metavar="N", help="steps a chain (default 500)")
     add("--draws", type=int, default=1000, metavar="N", help="draws a chain (default 1000)")
     add("--seed", type=_seed, default=0, metavar="N", help="of everything random (default 0)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="(default cpu)")
-    add("--format", choices=("nc", "zarr"), default="nc", help="of saved fits (default nc: netCDF)")
 
 
 def shot_list(text: str) -> list[int]:

@@ -1,0 +1,259 @@
+"""Studies whose truth is known: parameters from the priors, measurements from the noise.
+
+Two ways to measure. As the noise declares: exactly the model whose posterior a fit draws, so that
+what goes wrong is the fit's fault. Or in rows, as a table would hold them: counts of right answers
+and probabilities of single prompts, read by `read_curves`; what then goes wrong may also be the
+fault of the noise's approximations.
+
+What each noise declares:
+
+- beta-binomial: counts; declared and measured are the same.
+- replicates: row r of cell i is p_i + sqrt(v_i) (replicate_sd b_r + sqrt(d_i / items) e_ri), all b
+  and e standard normal and b common to a replicate; cells are means over r, and the spread is told
+  by the deviations from them in units of sqrt(v_i), which a real table can only estimate.
+- mean-probability: cells are Normal(p, c v / prompts). Of single prompts, the spread tells
+  log c + Normal(0, se). A fit takes se from a jackknife of the very rows; here it is what the fit
+  takes at the least, sqrt(2 / degrees of freedom), for otherwise nothing would be declared.
+- given-se: cells are Normal(p, se).
+
+v is p (1 - p), kept from 0 as in `noise.Moments`. No normal is cut off at 0 or 1, since the
+likelihood does not do so either.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+from numpyro import handlers
+from scipy import stats
+
+from bayesicl.curves import Curves, Study, read_curves
+from bayesicl.device import on_device
+from bayesicl.errors import CurveWarning, InputError
+from bayesicl.law import Design, Law
+from bayesicl.noise import NOISES, Noise, dispersion_of_cells
+from bayesicl.program import arrays, compose
+
+SHOTS = (0, 1, 2, 4, 8, 16, 32, 64)
+KINDS = tuple(kind for noise in NOISES.values() for kind in noise.kinds)
+MAX_SHOTS = 3_000_000  # a third of what tables may hold: the curve is asked for beyond
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is measured of every simulated study.
+
+    kind: what a cell is made of, as in `Study.kind`. hypotheses: how many curves. shots: where
+    they are measured. total: items of each count, or prompts behind each mean; with given standard
+    errors, these are those of a coin tossed so often. replicates: of replicated counts.
+
+    Raises InputError where no such study could be measured.
+
+    Example:
+        >>> from bayesicl.simulate import Layout
+        >>> Layout("prompts").unseen
+        (3, 12, 192)
+    """
+
+    kind: str = "counts"
+    hypotheses: int = 1
+    shots: tuple[int, ...] = SHOTS
+    total: int = 50
+    replicates: int = 8
+
+    def __post_init__(self):
+        """Raise InputError where a number makes no sense."""
+        if self.kind not in KINDS:
+            raise InputError(f"--kind must be one of {', '.join(KINDS)}, got {self.kind!r}")
+        if len(set(self.shots)) < 2 or not 0 <= min(self.shots) <= max(self.shots) <= MAX_SHOTS:
+            raise InputError(
+                f"--shots must be at least 2 different numbers from 0 to {MAX_SHOTS:,}, got "
+                f"{','.join(map(str, self.shots)) or 'none'}"
+            )
+        for name, least in (("hypotheses", 1), ("total", 2), ("replicates", 2)):
+            if getattr(self, name) < least:
+                raise InputError(f"--{name} must be at least {least}, got {getattr(self, name)}")
+
+    @property
+    def unseen(self) -> tuple[int, ...]:
+        """Three numbers of shots that are not measured: two between, if there is room, and beyond.
+
+        Without room between they lie beyond, the farthest at ten times the longest.
+        """
+        shots = sorted(set(self.shots))
+        middles = [(a + b) // 2 for a, b in pairwise(shots) if b - a > 1]
+        between = dict.fromkeys(middles[i] for i in (0, len(middles) // 2) if i < len(middles))
+        beyond = (3 * shots[-1], 2 * shots[-1], 10 * shots[-1])
+        return tuple(sorted([*between, *beyond][:3]))
+
+    @property
+    def rows(self) -> int:
+        """Rows of a table for each cell."""
+        return {"replicated counts": self.replicates, "prompts": self.total}.get(self.kind, 1)
+
+    def curves(self, y: np.ndarray | None = None) -> Curves:
+        """One study with these measurements, (cells, rows) in [0, 1]; else with placeholders.
+
+        Cells at `unseen` are there, but are not fitted.
+        """
+        shots = sorted({*self.shots, *self.unseen})
+        h, n, r = np.meshgrid(range(self.hypotheses), shots, range(self.rows), indexing="ij")
+        counts = self.kind.endswith("counts")
+        if y is None:
+            y = np.full((h.size // self.rows, self.rows), 1 / self.total if counts else 0.5)
+        table = pd.DataFrame({"hypothesis": h.ravel(), "shots": n.ravel(), "replicate": r.ravel()})
+        if counts:
+            table = table.assign(correct=np.round(y.ravel() * self.total), total=self.total)
+        elif self.kind == "aggregated":
+            table = table.assign(prob=y.ravel(), total=self.total)
+        elif self.kind == "given se":
+            table = table.assign(prob=y.ravel(), se=np.sqrt(0.25 / self.total))
+        else:
+            table = table.assign(prob=y.ravel())
+        with warnings.catch_warnings():  # a prior may well draw a flat curve
+            warnings.simplefilter("ignore", CurveWarning)
+            curves = read_curves(table)
+        [study] = curves
+        fitted = ~study.cells["shots"].isin(self.unseen).to_numpy()
+        return replace(curves, studies=(replace(study, cells=study.cells.assign(fitted=fitted)),))
+
+
+class Simulated(NamedTuple):
+    """A study with its truth.
+
+    truth: every site's natural value. logp: true log p of every cell, padding included. design,
+    data: what a fit takes.
+    """
+
+    truth: dict[str, np.ndarray]
+    logp: np.ndarray
+    design: Design
+    data: dict[str, Any]
+
+
+def simulator(
+    law: Law, noise: Noise, layout: Layout, *, backgrounds: int = 1, rows: bool = False
+) -> Callable[[jax.Array], Simulated]:
+    """A function of a random key that draws a study from the priors of law and noise.
+
+    rows: measure as a table would hold it, instead of as the noise declares (see the module).
+
+    Raises:
+        InputError: counts of one run in rows, which they are anyway.
+
+    Example:
+        >>> import jax
+        >>> from bayesicl.device import precision
+        >>> from bayesicl.law import load_law
+        >>> from bayesicl.noise import load_noise
+        >>> from bayesicl.simulate import Layout, simulator
+        >>> with precision():
+        ...     draw = simulator(load_law("power"), load_noise(None, "counts"), Layout())
+        ...     study = draw(jax.random.key(0))
+        >>> sorted(study.truth), study.data["y"].shape
+        (['C', 'L', 'alpha', 'ceiling', 'scatter'], (16,))
+    """
+    if rows and layout.kind == "counts":
+        raise InputError("--rows is not for counts of one run: they are simulated as rows anyway")
+    [study] = layout.curves()
+    design, data = declared(study, backgrounds)
+    program, on = compose(law, noise), on_device(design, data)
+
+    @jax.jit
+    def draw(key):
+        key_truth, key_measured = jax.random.split(key)
+        with handlers.block(), handlers.trace() as trace, handlers.seed(rng_seed=key_truth):
+            logp, sizes = program(*on)
+        truth = {
+            name: site["value"]
+            for name, site in trace.items()
+            if site["type"] in ("sample", "deterministic") and not site.get("is_observed")
+        }
+        return truth, logp, sizes, measure(noise, key_measured, logp, sizes, *on)
+
+    def one(key: jax.Array) -> Simulated:
+        truth, logp, sizes, measured = jax.tree.map(np.asarray, draw(key))
+        if not rows:
+            return Simulated(truth, logp, design, data | measured)
+        cells = study.cells.assign(p=np.exp(logp[: len(study.cells)]))
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        [again] = layout.curves(measured_rows(layout, cells, sizes, rng))
+        return Simulated(truth, logp, *arrays(again, backgrounds=backgrounds))
+
+    return one
+
+
+def declared(study: Study, backgrounds: int) -> tuple[Design, dict[str, Any]]:
+    """The arrays of a study, with what its noise takes as known."""
+    design, data = arrays(study, backgrounds=backgrounds)
+    if study.kind == "prompts":
+        fitted = study.cells[study.cells["fitted"]]
+        freedom = (fitted["total"] - 1).groupby(fitted["hypothesis"]).sum().to_numpy()
+        data |= {"log_c_se": np.sqrt(2 / freedom), "has_spread": freedom > 0}
+    return design, data
+
+
+def measure(
+    noise: Noise, key: jax.Array, logp, sizes: Mapping, design: Design, data: Mapping
+) -> dict[str, jax.Array]:
+    """The measurements in `data`, drawn anew from what the noise declares.
+
+    y: (cells,). row_z: (rows,), deviations of replicates. log_c: (H,), from the spread of prompts.
+    """
+    key_y, key_spread = jax.random.split(key)
+    y = noise.draw(key_y, logp, sizes, design, data, seen=False, cut=False)
+    measured = {"y": jnp.where(data["fitted"], y, data["y"])}
+    if "log_c" in data:
+        error = data["log_c_se"] * jax.random.normal(key_spread, jnp.shape(data["log_c"]))
+        measured["log_c"] = jnp.log(sizes["c"]) + error
+    if "row_z" in data:
+        measured["row_z"] = _deviations(key_spread, sizes, design, data)
+    return measured
+
+
+def _deviations(key, sizes: Mapping, design: Design, data: Mapping) -> jax.Array:
+    """Rows less their cell's mean, in units of sqrt(v): independent of that mean."""
+    key_replicate, key_row = jax.random.split(key)
+    cell, used = data["row_cell"], data["row_used"]
+    b = jax.random.normal(key_replicate, jnp.shape(data["group_hypothesis"]))
+    b = b * sizes["replicate_sd"][data["group_hypothesis"]]
+    sd = jnp.sqrt(dispersion_of_cells(sizes, design)[cell] / data["row_total"])
+    row = b[data["row_group"]] + sd * jax.random.normal(key_row, jnp.shape(cell))
+    total = lambda x: jax.ops.segment_sum(jnp.where(used, x, 0.0), cell, len(design.shots))  # noqa: E731
+    mean = total(row) / jnp.maximum(total(1.0), 1.0)
+    return jnp.where(used, row - mean[cell], 0.0)
+
+
+def measured_rows(
+    layout: Layout, cells: pd.DataFrame, sizes: Mapping, rng: np.random.Generator
+) -> np.ndarray:
+    """Rows of every cell as a table would hold them, with the noise's moments: (cells, rows).
+
+    cells: `Study.cells` with the true p. Prompts are Beta with variance c p (1 - p). A replicate's
+    p is shifted by a normal; its count is beta-binomial where the dispersion d is above 1, and
+    below 1 a sum over the same items of unequal difficulty, which scatters less than a binomial.
+    """
+    h, p = cells["hypothesis"].to_numpy(), np.clip(cells["p"].to_numpy(), 1e-12, 1 - 1e-12)
+    if layout.kind == "given se":
+        return np.clip(rng.normal(p, cells["se"]), 0.0, 1.0)[:, None]
+    if layout.kind in ("prompts", "aggregated"):
+        k = 1 / sizes["c"][h] - 1
+        prompts = rng.beta((p * k)[:, None], ((1 - p) * k)[:, None], (len(p), layout.total))
+        return prompts if layout.kind == "prompts" else prompts.mean(1, keepdims=True)
+    design = Design(cells["shots"].to_numpy(float), h, layout.hypotheses)
+    d = np.asarray(dispersion_of_cells(sizes, design))[:, None]
+    shift = sizes["replicate_sd"][:, None] * rng.standard_normal((layout.hypotheses, layout.rows))
+    p = np.clip(p[:, None] + np.sqrt(p * (1 - p))[:, None] * shift[h], 1e-12, 1 - 1e-12)
+    rho = np.clip((d - 1) / (layout.total - 1), 1e-9, 1 - 1e-9)
+    over = rng.binomial(layout.total, rng.beta(p * (1 / rho - 1), (1 - p) * (1 / rho - 1)))
+    k = 1 / np.clip(1 - d, 1e-9, 1 - 1e-9)[..., None] - 1
+    share = (np.arange(layout.total) + 0.5) / layout.total
+    items = stats.beta.ppf(share, p[..., None] * k, (1 - p[..., None]) * k)
+    under = (rng.random(items.shape) < items).sum(-1)
+    return np.where(d > 1, over, under) / layout.total
