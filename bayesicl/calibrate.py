@@ -17,11 +17,11 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from bayesicl.code import code_hash
 from bayesicl.curves import Study
 from bayesicl.device import precision
 from bayesicl.engine import Engine, Settings
 from bayesicl.errors import InputError
-from bayesicl.fit import code_hash
 from bayesicl.identify import elements
 from bayesicl.labels import Labels
 from bayesicl.law import Law, load_law
@@ -167,7 +167,7 @@ def _thinned(x: np.ndarray) -> np.ndarray:
 
 def content_key(law: Law, noise: Noise, layout: Layout, *others) -> str:
     """What a simulation depends on besides its number, as one string."""
-    here = ("simulate", "calibrate", "labels", "diagnose")
+    here = ("simulate", "calibrate")
     code = [Path(__file__).with_name(f"{name}.py").read_bytes() for name in here]
     whole = [law.name, law.source_hash, noise.name, code_hash(), asdict(layout)]
     whole += [asdict(x) if isinstance(x, Settings) else x for x in others]

@@ -1,13 +1,14 @@
 """Where JAX computes, and how precisely: float64 on CPU, float32 on GPU."""
 
-from collections.abc import Mapping
 from contextlib import contextmanager
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 
 from bayesicl.errors import InputError
-from bayesicl.law import Design
+
+Tree = TypeVar("Tree")
 
 
 @contextmanager
@@ -24,7 +25,7 @@ def precision(device: str = "cpu"):
         yield
 
 
-def on_device(design: Design, data: Mapping) -> tuple[Design, dict[str, jax.Array]]:
-    """The same arrays as JAX arrays of the precision in force."""
+def on_device(arrays: Tree) -> Tree:
+    """The same tree of arrays, as JAX arrays of the precision in force."""
     to_jax = lambda x: jnp.asarray(x, jnp.result_type(float) if x.dtype.kind == "f" else None)  # noqa: E731
-    return jax.tree.map(to_jax, design), {name: to_jax(x) for name, x in data.items()}
+    return jax.tree.map(to_jax, arrays)

@@ -8,7 +8,6 @@ A chain's draws depend on its key, its data and the padded shape alone.
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 from typing import Any, NamedTuple
 
 import jax
@@ -17,13 +16,15 @@ import numpy as np
 from jax import random
 
 from bayesicl import nuts, warmup
+from bayesicl.cache import Programs
+from bayesicl.code import code_hash
 from bayesicl.device import on_device
 from bayesicl.errors import InputError
 from bayesicl.jumps import Mixture
-from bayesicl.law import Design, Law
+from bayesicl.law import Design, Law, laws
 from bayesicl.noise import Noise
 from bayesicl.nuts import CHUNK
-from bayesicl.posterior import Posterior
+from bayesicl.posterior import Outline, Posterior
 
 WINDOWS = ((0.06, False), (0.08, False), (0.12, True), (0.24, True), (0.4, True), (0.1, True))
 """Of warm-up: shares, and whether the scale is taken of all chains' draws about one mean."""
@@ -85,16 +86,25 @@ class Engine:
         self.law, self.noise, self.settings, self.device = law, noise, settings, device
         self.posterior = Posterior(law, noise)
         self.on_compile = on_compile
-        self._compiled: dict[Any, Callable] = {}
-        self._known_shapes: dict[Any, dict[str, tuple[int, ...]]] = {}
-        self._tracing = Lock()
+        self._programs = Programs(self._identity())
+
+    def _identity(self) -> str | None:
+        """What compiled programs depend on; None for users' laws, which may import anything."""
+        if laws().get(self.law.name) != self.law:
+            return None
+        depth = self.settings.max_tree_depth
+        return "|".join([code_hash(), self.law.name, self.noise.name, self.device, str(depth)])
 
     # -- draws of all chains ---------------------------------------------------------------
 
     def natural(self, chains: Chains, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Natural parameters and deterministic values of all draws: (chains, draws, ...)."""
-        one = self.posterior.natural
-        return self._over_draws("natural parameters", one, chains.w, design, data)
+
+        def one(design, data, w, key):
+            return self.posterior.natural(design, data, w)
+
+        key = random.key(0)  # of no account
+        return self._over_draws("natural parameters", one, chains.w, design, data, key)
 
     def describe(
         self, key: jax.Array, values: Mapping, design: Design, data: Mapping, *, seen: bool = True
@@ -106,32 +116,43 @@ class Engine:
         law records for every cell, such as the belief.
         """
 
-        def one(design, data, drawn):
-            return self.posterior.describe(design, data, *drawn)
+        def one(design, data, drawn, key):
+            values, seen = drawn
+            return self.posterior.describe(design, data, values, key, seen)
 
-        sites = self.posterior.sites(design, data)
-        values = {n: values[n] for n, site in sites.items() if site["type"] == "sample"}
+        values = {name: values[name] for name in self.outline(design, data).shapes}
         shape = np.shape(next(iter(values.values())))[:2]
-        drawn = (values, jax.random.split(key, shape), np.full(shape, seen))
-        return self._over_draws("description", one, drawn, design, data)
+        drawn = (values, np.full(shape, seen))
+        return self._over_draws("description", one, drawn, design, data, key)
 
     def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Draws of the prior: natural parameters and deterministic values, (1, n, ...)."""
-        keys = jax.random.split(key, (1, n))
-        return self._over_draws("prior", self.posterior.prior, keys, design, data)
 
-    def _over_draws(self, name: str, one: Callable, drawn, design: Design, data: Mapping):
-        """Map `one` over (chains, draws), CHUNK draws at a time: one compilation, little memory."""
-        design, data = on_device(design, data)
+        def one(design, data, drawn, key):
+            return self.posterior.prior(design, data, key)
+
+        return self._over_draws("prior", one, np.zeros((1, n)), design, data, key)
+
+    def _over_draws(self, name: str, one: Callable, drawn, design: Design, data: Mapping, key):
+        """Map `one` over (chains, draws), CHUNK draws at a time: one compilation, little memory.
+
+        one(design, data, drawn, key): of one draw, with a key of its own.
+        """
+        design, data = on_device((design, data))
         chains, draws = np.shape(jax.tree.leaves(drawn)[0])[:2]
-        flat = jax.tree.map(lambda x: x.reshape(chains * draws, *x.shape[2:]), drawn)
+        flat = jax.tree.map(lambda x: np.asarray(x).reshape(chains * draws, *x.shape[2:]), drawn)
+
+        def piece_of(design, data, piece, numbers, key):
+            keys = jax.vmap(partial(random.fold_in, key))(numbers)
+            return jax.vmap(one, in_axes=(None, None, 0, 0))(design, data, piece, keys)
+
         pieces = []
         for i in range(0, chains * draws, CHUNK):
             # The last piece is filled up with repeats, which are cut off again.
-            take = np.minimum(np.arange(i, i + CHUNK), chains * draws - 1)
-            piece = jax.tree.map(lambda x, take=take: jnp.asarray(x[take]), flat)
-            run = self.compiled(name, jax.vmap(one, in_axes=(None, None, 0)), design, data, piece)
-            pieces.append(jax.tree.map(np.asarray, run(design, data, piece)))
+            take = np.minimum(np.arange(i, i + CHUNK, dtype=np.int32), chains * draws - 1)
+            piece = on_device(jax.tree.map(lambda x, take=take: x[take], flat))
+            args = (design, data, piece, take, key)
+            pieces.append(jax.tree.map(np.asarray, self.compiled(name, piece_of, *args)(*args)))
         join = lambda *xs: np.concatenate(xs)[: chains * draws]  # noqa: E731
         whole = jax.tree.map(join, *pieces)
         return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), whole)
@@ -141,7 +162,7 @@ class Engine:
     def _gradient(self, design, data):
         """Potential and gradient at a flat q, and how to unravel q: {site: (shape, slice)}."""
         places, begin = {}, 0
-        for name, shape in sorted(self._shapes(design, data).items()):
+        for name, shape in sorted(self.outline(design, data).shapes.items()):
             size = int(np.prod(shape))
             places[name] = (shape, slice(begin, begin + size))
             begin += size
@@ -153,22 +174,14 @@ class Engine:
 
         return jax.value_and_grad(fn, argnums=1), places, begin
 
-    def _shapes(self, design, data):
-        key = _signature((design, data))
-        if key not in self._known_shapes:
-            with self._tracing:
-                self._known_shapes[key] = self.posterior.unconstrained_shapes(design, data)
-        return self._known_shapes[key]
+    def outline(self, design: Design, data: Mapping) -> Outline:
+        """What the program samples and records for studies of this shape."""
+        compute = partial(self.posterior.outline, design, data)
+        return self._programs.fact("outline", compute, design, data)
 
     def compiled(self, name: str, function: Callable, *args) -> Callable:
         """`function`, compiled for the shapes of these arguments; once each."""
-        key = (name, _signature(args))
-        if key not in self._compiled:
-            self.on_compile(name)
-            with self._tracing:  # NumPyro's handlers are one stack for all threads
-                lowered = jax.jit(function).lower(*args)
-            self._compiled[key] = lowered.compile()
-        return self._compiled[key]
+        return self._programs.compiled(name, function, *args, on_compile=self.on_compile)
 
     # -- running -----------------------------------------------------------------------------
 
@@ -184,33 +197,25 @@ class Engine:
         mixture: Mixture | None = None,
     ) -> Chains:
         """Warm up and draw all chains; with `after`, warm up again from where those ended."""
-        study = on_device(design, data)
+        study = on_device((design, data))
         target = target_accept or self.settings.target_accept
-        if after is None:
-            lanes, chol = self._start(random.fold_in(key, 0), study)
-        else:
-            lanes, chol = after.state
-        rest = (study, mixture)
+        state = self._start(key, study) if after is None else after.state
         for again in range(warm_rounds):
-            key_round = random.fold_in(key, 1 + again)
             for k, (share, pooled) in enumerate(WINDOWS):
                 n = round(share * self.settings.warmup)
-                keys = random.fold_in(key_round, k)
-                lanes, record = self._advance(lanes, n, keys, chol, target, True, *rest)
-                average = jnp.mean(lanes.step.log_average, axis=-1, keepdims=True)
-                lanes = nuts.with_step(lanes, jnp.broadcast_to(average, lanes.i.shape))
+                call = len(WINDOWS) * again + k
+                state, record = self._advance(state, n, key, call, target, study, mixture)
                 if k < len(WINDOWS) - 1:
-                    q = record[0, :, n // 3 :, : chol.shape[-1]]
-                    chol = warmup.scale_of_draws(q, pooled=pooled)[None]
-        return self._draw(lanes, random.fold_in(key, 99), chol, *rest)
+                    q = record[:, n // 3 :, : -len(nuts.STATISTICS)]
+                    state = state._replace(chol=warmup.scale_of_draws(q, pooled=pooled)[None])
+        return self._draw(state, key, study, mixture)
 
-    def _draw(self, lanes, key, chol, study, mixture) -> Chains:
+    def _draw(self, state: State, key, study, mixture) -> Chains:
         parts = []
         for done in range(0, self.settings.draws, CHUNK):
             n = min(CHUNK, self.settings.draws - done)
-            key_part = random.fold_in(key, done)
-            lanes, record = self._advance(lanes, n, key_part, chol, 0.5, False, study, mixture)
-            parts.append(record[0, :, :n])
+            state, record = self._advance(state, n, key, -1 - done, None, study, mixture)
+            parts.append(record)
         record = np.concatenate(parts, axis=1)
         _, places, d = self._gradient(*study)
         w = {
@@ -221,39 +226,51 @@ class Engine:
         stats = {name: columns[i] for i, name in enumerate(nuts.STATISTICS)}
         stats["diverging"] = stats["diverging"].astype(bool)
         stats["n_steps"] = stats["n_steps"].astype(int)
-        return Chains(w, stats, State(lanes, chol))
+        return Chains(w, stats, state)
 
-    def _start(self, key, study):
+    def _start(self, key, study) -> State:
         """Chains at their first points, and the scale to begin with."""
         fn, _, d = self._gradient(*study)
 
-        def begin(keys, study):
+        def begin(key, study):
             def one(key):
                 k_start, k_lane = random.split(key)
                 point, curvature = warmup.start(k_start, partial(fn, study), d)
-                return nuts.stand(k_lane, point, self.settings.max_tree_depth), curvature
+                lane = nuts.stand(k_lane, point, self.settings.max_tree_depth)
+                return nuts.with_step(lane, jnp.log(0.5)), curvature
 
-            return jax.vmap(one)(keys)
+            lanes, curvature = jax.vmap(one)(random.split(key, self.settings.chains))
+            return jax.tree.map(lambda x: x[None], lanes), curvature
 
-        keys = random.split(key, self.settings.chains)
-        lanes, curvature = self.compiled("start", begin, keys, study)(keys, study)
-        chol = warmup.scale_of_curvature(np.asarray(curvature))
-        lanes = nuts.with_step(lanes, jnp.full(lanes.i.shape, np.log(0.5)))
-        return jax.tree.map(lambda x: x[None], (lanes, chol))
+        lanes, curvature = self.compiled("start", begin, key, study)(key, study)
+        return State(lanes, warmup.scale_of_curvature(np.asarray(curvature))[None])
 
-    def _advance(self, lanes, n, key, chol, target, adapt, study, mixture):
+    def _advance(self, state: State, n: int, key, call: int, target, study, mixture):
+        """`n` transitions, adapting the step size to a target where one is given.
+
+        call: a number of its own for each of a run's calls. The record is (chains, n, ...).
+        """
         fn, _, _ = self._gradient(*study)
-        chance = nuts.Chance(jnp.asarray(target), jnp.asarray(adapt))
-        batch = jax.tree.map(lambda x: jnp.asarray(x)[None], (key, mixture, study))
-        keys, mixture, data = batch
-        args = (lanes, jnp.asarray(n, jnp.int32), keys, chance, mixture, jnp.asarray(chol), data)
-        step = self.compiled("sampler", partial(nuts.advance, fn=fn), *args)
-        lanes, record = step(*args)
-        return lanes, np.asarray(record)
+
+        def advance(lanes, n, key, call, chance, mixture, chol, data):
+            # All chains of a study go on from one step size, which they have found together.
+            average = jnp.mean(lanes.step.log_average, axis=-1, keepdims=True)
+            lanes = nuts.with_step(lanes, jnp.broadcast_to(average, lanes.i.shape))
+            keys, mixture, data = jax.tree.map(
+                lambda x: x[None], (random.fold_in(key, call), mixture, data)
+            )
+            return nuts.advance(lanes, n, keys, chance, mixture, chol, data, fn=fn)
+
+        chance = nuts.Chance(np.asarray(target or 0.5), np.asarray(target is not None))
+        arrays = on_device((chance, mixture, state.chol))
+        chance, mixture, chol = arrays
+        args = (state.lanes, np.int32(n), key, np.int32(call), chance, mixture, chol, study)
+        lanes, record = self.compiled("sampler", advance, *args)(*args)
+        return state._replace(lanes=lanes), np.asarray(record)[0, :, :n]
 
     def resume(self, chains: Chains, design: Design, data: Mapping) -> Chains:
         """The same chains, adapted as they are, standing in the posterior of other data."""
-        study = on_device(design, data)
+        study = on_device((design, data))
         fn, _, _ = self._gradient(*study)
         lanes = chains.state.lanes
         q = lanes.tree.proposal.q[0]
@@ -273,16 +290,9 @@ class Engine:
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
     ) -> Chains:
         """As many draws again from where the chains ended, without adapting."""
-        lanes, chol = chains.state
-        key = random.wrap_key_data(lanes.key[0, 0])
-        key = random.fold_in(key, lanes.ticks[0, 0])
-        return self._draw(lanes, key, chol, on_device(design, data), mixture)
-
-
-def _signature(arguments) -> tuple:
-    """Structure, shapes and types of arguments, for which one compilation does."""
-    leaves, structure = jax.tree.flatten(arguments)
-    return structure, tuple((jnp.shape(x), jnp.result_type(x)) for x in leaves)
+        lanes = chains.state.lanes  # a key as new as where they stand
+        key = random.wrap_key_data(np.asarray(lanes.key)[0, 0] ^ np.asarray(lanes.ticks)[0, 0])
+        return self._draw(chains.state, key, on_device((design, data)), mixture)
 
 
 def flat(w: Mapping[str, np.ndarray]) -> np.ndarray:

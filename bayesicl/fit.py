@@ -2,26 +2,25 @@
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
-from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
-import numpyro
 import xarray as xr
-from numpyro import handlers
 
+from bayesicl.code import code_hash
 from bayesicl.curves import Curves, Study
 from bayesicl.device import precision
 from bayesicl.engine import Engine, Settings
 from bayesicl.errors import CurveWarning
 from bayesicl.labels import Labels, to_tree
-from bayesicl.law import Design, Law, laws
+from bayesicl.law import Law
 from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
@@ -105,15 +104,6 @@ def fits(
         yield tree
 
 
-@cache
-def code_hash() -> str:
-    """SHA-256 of what every fit depends on besides its law's file: shared parts and engine."""
-    shared = ("noise", "priors", "program", "posterior", "nuts", "engine", "retry")
-    files = [Path(__file__).with_name(f"{name}.py") for name in shared]
-    files += [Path(law.path) for law in laws().values()]
-    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
-
-
 def _attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[str, Any]:
     libraries = ("bayesicl", "jax", "numpyro", "numpy", "arviz-base", "arviz-stats")
     return {
@@ -135,13 +125,16 @@ def _attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[
 
 
 def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress) -> xr.DataTree:
+    design, data = arrays(study, backgrounds=backgrounds)
+    own = engine.outline(design, data).law
+    shapes = engine.outline(design, data).shapes
+    n_parameters = sum(math.prod(shape) for name, shape in shapes.items() if name in own)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", CurveWarning)
-        warn_misfits(study, engine.law, backgrounds)
+        warn_misfits(study, engine.law, n_parameters)
     remarks = [str(w.message) for w in caught]
     for remark in remarks:
         warnings.warn(remark, CurveWarning, stacklevel=4)
-    design, data = arrays(study, backgrounds=backgrounds)
     key = study_key(seed, study, engine.law.name)
     labels = Labels(engine, study, design, data)
     runs = attempts(engine, key, design, data, progress)
@@ -149,7 +142,6 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     chains, values, checks, attempt = outcome
     progress("describing")
     tree = to_tree(engine, chains, values, labels, study, design, data, jax.random.fold_in(key, 99))
-    own = engine.posterior.law_sites(design)
     tree.attrs = attrs | {
         "law_parameters": json.dumps([name for name in labels.reported if name in own]),
         "attempts": attempt,
@@ -160,15 +152,8 @@ def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress)
     return tree
 
 
-def warn_misfits(study: Study, law: Law, backgrounds: int) -> None:
+def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:
     """Warn where a study has fewer cells than the law parameters, or falls as the law cannot."""
-    H = len(study.hypotheses)
-    with handlers.seed(rng_seed=0), numpyro.validation_enabled(False):
-        design = Design(np.zeros(H), np.arange(H), H, backgrounds)
-        trace = handlers.trace(law.model).get_trace(design)
-    n_parameters = sum(
-        np.size(s["value"]) - (s["name"] == "pi") for s in trace.values() if s["type"] == "sample"
-    )
     n_cells = int(study.cells["fitted"].sum())
     if n_cells < n_parameters:
         warnings.warn(
@@ -178,7 +163,7 @@ def warn_misfits(study: Study, law: Law, backgrounds: int) -> None:
             stacklevel=2,
         )
     fitted = study.cells[study.cells["fitted"]]
-    for h in range(H):
+    for h in range(len(study.hypotheses)):
         cells = fitted[fitted["hypothesis"] == h]
         if law.monotone and (fall := _fall(cells)):
             message = f"{study.curve_name(h)}: falls {fall}; law {law.name} cannot fall"

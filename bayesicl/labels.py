@@ -9,7 +9,6 @@ import xarray as xr
 from bayesicl.curves import Study
 from bayesicl.engine import Chains, Engine
 from bayesicl.law import Design
-from bayesicl.posterior import by_cell
 from bayesicl.tree import believed, study_dataset
 
 N_PRIOR = 1000
@@ -20,7 +19,7 @@ class Labels:
 
     def __init__(self, engine: Engine, study: Study, design: Design, data: Mapping):
         """Read the names off the program and the study."""
-        self.dims = site_dims(engine, design, data)
+        self.dims = engine.outline(design, data).dims
         self.reported = [name for name in self.dims if not name.startswith("_")]
         self.internal = [name for name in self.dims if name.startswith("_")]
         self.fitted = np.flatnonzero(study.cells["fitted"])
@@ -106,19 +105,3 @@ def to_tree(
             "study": study_dataset(study),
         }
     )
-
-
-def site_dims(engine: Engine, design: Design, data: Mapping) -> dict[str, tuple[str, ...]]:
-    """Dimensions of every reported site, from its plates and event dimensions."""
-    dims = {}
-    for name, site in engine.posterior.sites(design, data).items():
-        if by_cell(site, design):
-            continue
-        shape = np.shape(site["value"])
-        plates = tuple(f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim))
-        # NumPyro lets only sampled sites name their inner axes; P is the one other that has any.
-        inner = ["believed"] if name == "P" else site.get("infer", {}).get("event_dims", [])
-        known = (*plates, *inner)
-        rest = tuple(f"{name}_dim_{i}" for i in range(len(shape) - len(known)))
-        dims[name] = (*known, *rest)
-    return dims

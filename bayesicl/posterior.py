@@ -5,7 +5,7 @@ Pure functions of a study's arrays, meant to be compiled; `engine` compiles and 
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,19 @@ from bayesicl.noise import Noise
 from bayesicl.program import compose
 
 HUGE = 1e15  # its square is still a float32
+
+
+class Outline(NamedTuple):
+    """What a program samples and records for studies of one shape, in plain data.
+
+    shapes: of each sampled site in the unconstrained space. dims: names of the dimensions of each
+    site that is not one of cells, from plates and event dimensions. law: those that the law
+    records; the rest are the noise's.
+    """
+
+    shapes: dict[str, tuple[int, ...]]
+    dims: dict[str, tuple[str, ...]]
+    law: tuple[str, ...]
 
 
 class Posterior:
@@ -46,19 +59,27 @@ class Posterior:
             or (site["type"] == "sample" and not site["is_observed"])
         }
 
-    def law_sites(self, design: Design) -> set[str]:
-        """Names of the sites that the law records; the rest are the noise's."""
-        with handlers.block():
-            seeded = handlers.seed(self.law.model, rng_seed=0)
-            return set(handlers.trace(seeded).get_trace(design))
+    def outline(self, design: Design, data: Mapping) -> Outline:
+        """What is sampled and recorded for studies of this shape."""
+        found = []
 
-    def unconstrained_shapes(self, design: Design, data: Mapping) -> dict[str, tuple[int, ...]]:
-        """Shape of each sampled site in the unconstrained space."""
-        return {
-            name: jnp.shape(biject_to(site["fn"].support).inv(site["value"]))
-            for name, site in self.sites(design, data).items()
-            if site["type"] == "sample"
-        }
+        def look():  # traced alone: nothing is computed
+            sites = self.sites(design, data)
+            with handlers.block():
+                seeded = handlers.seed(self.law.model, rng_seed=0)
+                own = set(handlers.trace(seeded).get_trace(design))
+            shapes = {
+                name: tuple(jnp.shape(biject_to(site["fn"].support).inv(site["value"])))
+                for name, site in sites.items()
+                if site["type"] == "sample"
+            }
+            dims = {
+                name: _dims(name, site) for name, site in sites.items() if not by_cell(site, design)
+            }
+            found.append(Outline(shapes, dims, tuple(name for name in dims if name in own)))
+
+        jax.eval_shape(look)
+        return found[0]
 
     def _coordinates(self, design: Design, data: Mapping, w: Mapping):
         """The law's own, in sight of the fitted cells alone."""
@@ -116,3 +137,13 @@ def by_cell(site: Mapping, design: Design) -> bool:
         and not site["cond_indep_stack"]
         and np.shape(site["value"])[:1] == np.shape(design.shots)
     )
+
+
+def _dims(name: str, site: Mapping) -> tuple[str, ...]:
+    """Dimensions of a site, from its plates and event dimensions."""
+    plates = tuple(f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim))
+    # NumPyro lets only sampled sites name their inner axes; P is the one other that has any.
+    inner = ["believed"] if name == "P" else site.get("infer", {}).get("event_dims", [])
+    known = (*plates, *inner)
+    rest = len(np.shape(site["value"])) - len(known)
+    return (*known, *(f"{name}_dim_{i}" for i in range(rest)))

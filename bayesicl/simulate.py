@@ -30,6 +30,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
+from jax.scipy.special import betaln
 from numpyro import handlers
 from scipy import stats
 
@@ -163,7 +164,7 @@ def simulator(
         raise InputError("--rows is not for counts of one run: they are simulated as rows anyway")
     [study] = layout.curves()
     design, data = declared(study, backgrounds)
-    program, on = compose(law, noise), on_device(design, data)
+    program, on = compose(law, noise), on_device((design, data))
 
     @jax.jit
     def draw(key):
@@ -209,6 +210,10 @@ def measure(
     key_y, key_spread = jax.random.split(key)
     y = noise.draw(key_y, logp, sizes, design, data, seen=False, cut=False)
     measured = {"y": jnp.where(data["fitted"], y, data["y"])}
+    if "log_choices" in data:
+        total = data["total"]
+        count = jnp.round(measured["y"] * total)
+        measured["log_choices"] = -jnp.log1p(total) - betaln(total - count + 1, count + 1)
     if "log_c" in data:
         error = data["log_c_se"] * jax.random.normal(key_spread, jnp.shape(data["log_c"]))
         measured["log_c"] = jnp.log(sizes["c"]) + error

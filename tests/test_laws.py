@@ -581,8 +581,8 @@ def test_energy_in_float32(name):
     law = laws()[name]
     potential = Engine(law, NOISES["given-se"], Settings()).posterior.potential
     with jax.enable_x64(False):
-        _, low = on_device(design, at.w)
-        one = jax.jit(jax.vmap(potential, in_axes=(None, None, 0)))(*on_device(design, data), low)
+        low = on_device(at.w)
+        one = jax.jit(jax.vmap(potential, in_axes=(None, None, 0)))(*on_device((design, data)), low)
     assert one.dtype == jnp.float32
     assert near.sum() > 10
     np.testing.assert_allclose(np.asarray(one)[near], at.energy[near], rtol=0, atol=0.03)

@@ -52,7 +52,7 @@ class Side:
             return -potential_energy(program, (design, data), {}, z)
 
         with precision():
-            design, data = on_device(*arrays(self.studies[i]))
+            design, data = on_device(arrays(self.studies[i]))
             return [float(at(x)) for x in jax.numpy.asarray(u)]
 
 

@@ -1,0 +1,20 @@
+"""Which code a fit was made with."""
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from bayesicl.law import laws
+
+SHARED = (
+    "law", "priors", "noise", "program", "posterior", "device", "nuts", "warmup", "jumps",
+    "engine", "retry", "diagnose", "labels",
+)  # fmt: skip
+
+
+@cache
+def code_hash() -> str:
+    """SHA-256 of what every fit depends on besides its law's file: shared parts and engine."""
+    files = [Path(__file__).with_name(f"{name}.py") for name in SHARED]
+    files += [Path(law.path) for law in laws().values()]
+    return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()
