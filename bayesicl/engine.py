@@ -26,8 +26,11 @@ from bayesicl.noise import Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 
-WINDOWS = ((0.06, False), (0.08, False), (0.12, True), (0.24, True), (0.4, True), (0.1, True))
+WINDOWS = (
+    (0.06, False), (0.08, False), (0.12, True), (0.2, True), (0.34, True), (0.1, True), (0.1, True),
+)  # fmt: skip
 """Of warm-up: shares, and whether the scale is taken of all chains' draws about one mean."""
+STEP_ONLY = 2  # windows at the end that leave the scale as it is
 
 
 @dataclass(frozen=True)
@@ -37,7 +40,7 @@ class Settings:
     chains: int = 4
     warmup: int = 500
     draws: int = 1000
-    target_accept: float = 0.95
+    target_accept: float = 0.9
     max_tree_depth: int = 10
 
     def __post_init__(self):
@@ -192,22 +195,30 @@ class Engine:
         data: Mapping,
         *,
         target_accept: float | None = None,
-        warm_rounds: int = 1,
         after: Chains | None = None,
         mixture: Mixture | None = None,
     ) -> Chains:
-        """Warm up and draw all chains; with `after`, warm up again from where those ended."""
+        """Warm up and draw all chains.
+
+        after: begin where these chains ended, with the scale of their draws, and find a step size
+        for the target alone.
+        """
         study = on_device((design, data))
         target = target_accept or self.settings.target_accept
-        state = self._start(key, study) if after is None else after.state
-        for again in range(warm_rounds):
-            for k, (share, pooled) in enumerate(WINDOWS):
-                n = round(share * self.settings.warmup)
-                call = len(WINDOWS) * again + k
-                state, record = self._advance(state, n, key, call, target, study, mixture)
-                if k < len(WINDOWS) - 1:
-                    q = record[:, n // 3 :, : -len(nuts.STATISTICS)]
-                    state = state._replace(chol=warmup.scale_of_draws(q, pooled=pooled)[None])
+        if after is None:
+            state, windows = self._start(key, study), WINDOWS
+        else:
+            chol = warmup.scale_of_draws(flat(after.w), pooled=True)[None]
+            state, windows = after.state._replace(chol=chol), WINDOWS[-STEP_ONLY:]
+        for k, (share, pooled) in enumerate(windows):
+            n = round(share * self.settings.warmup)
+            state, record = self._advance(state, n, key, k, target, study, mixture)
+            rest = len(windows) - 1 - k
+            if rest <= STEP_ONLY and _diverging(record[:, n // 2 :]).any():
+                target = 1.0 - (1.0 - target) / 3.0  # this posterior needs smaller steps
+            if rest >= STEP_ONLY:
+                q = record[:, n // 3 :, : -len(nuts.STATISTICS)]
+                state = state._replace(chol=warmup.scale_of_draws(q, pooled=pooled)[None])
         return self._draw(state, key, study, mixture)
 
     def _draw(self, state: State, key, study, mixture) -> Chains:
@@ -293,6 +304,10 @@ class Engine:
         lanes = chains.state.lanes  # a key as new as where they stand
         key = random.wrap_key_data(np.asarray(lanes.key)[0, 0] ^ np.asarray(lanes.ticks)[0, 0])
         return self._draw(chains.state, key, on_device((design, data)), mixture)
+
+
+def _diverging(record: np.ndarray) -> np.ndarray:
+    return record[..., nuts.STATISTICS.index("diverging") - len(nuts.STATISTICS)]
 
 
 def flat(w: Mapping[str, np.ndarray]) -> np.ndarray:

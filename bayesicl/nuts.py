@@ -127,7 +127,7 @@ def with_step(lane: Lane, log_step) -> Lane:
     """The chain with this step size, from which adaptation begins anew."""
     log_step = jnp.asarray(log_step, lane.r.dtype)
     zero = jnp.zeros_like(log_step)
-    return lane._replace(step=StepSize(log_step, log_step, zero, zero, log_step + jnp.log(10.0)))
+    return lane._replace(step=StepSize(log_step, log_step, zero, zero, log_step + jnp.log(2.0)))
 
 
 def _begin(lane: Lane, point: Point, luck: Luck) -> Lane:

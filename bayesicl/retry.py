@@ -81,7 +81,7 @@ def attempts(
         progress(f"sampling again, target acceptance {target}")
         chains = engine.run(
             jax.random.fold_in(key, i), design, data,
-            target_accept=target, warm_rounds=2, after=chains, mixture=mixture,
+            target_accept=target, after=chains, mixture=mixture,
         )  # fmt: skip
         yield chains
 

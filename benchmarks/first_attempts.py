@@ -1,6 +1,7 @@
 """How a law's first attempts go on studies drawn from its own priors: gates and leapfrogs."""
 
 import argparse
+import time
 
 import jax
 import pandas as pd
@@ -20,26 +21,33 @@ def main() -> None:
     parser.add_argument("--studies", type=int, default=60)
     parser.add_argument("--hypotheses", type=int, default=1)
     parser.add_argument("--kind", default="counts", choices=KINDS)
+    parser.add_argument("--target-accept", type=float, default=Settings().target_accept)
     args = parser.parse_args()
+    settings = Settings(target_accept=args.target_accept)
     layout = Layout(args.kind, hypotheses=args.hypotheses)
     noise, [study] = load_noise(None, args.kind), layout.curves()
     for name in args.laws:
         law, rows = load_law(name), []
         with precision():
-            engine, draw = Engine(law, noise, Settings()), simulator(law, noise, layout)
+            engine, draw = Engine(law, noise, settings), simulator(law, noise, layout)
             labels = Labels(engine, study, *declared(study, backgrounds=1))
             for i in range(args.studies):
                 _, _, design, data = draw(jax.random.fold_in(jax.random.key(7), i))
+                begin = time.perf_counter()
                 chains = engine.run(jax.random.fold_in(jax.random.key(8), i), design, data)
+                seconds = time.perf_counter() - begin
                 draws = labels.named(engine.natural(chains, design, data), labels.reported)
                 checks = diagnose(draws, labels.statistics(chains))
                 diverged = bool(chains.stats["diverging"].any())
-                rows.append((checks.passed, diverged, chains.stats["n_steps"].mean()))
-        table = pd.DataFrame(rows, columns=["passed", "diverged", "leapfrogs"])
+                steps = chains.stats["n_steps"].mean()
+                rows.append((checks.passed, diverged, steps, checks.ess_bulk, seconds))
+        names = ["passed", "diverged", "leapfrogs", "ess_bulk", "seconds"]
+        table = pd.DataFrame(rows, columns=names)
         print(
             f"{name}, {args.kind}, H = {args.hypotheses}: {len(table)} studies, passed "
             f"{table['passed'].mean():.1%}, diverged {table['diverged'].mean():.1%}, leapfrogs a "
-            f"draw {table['leapfrogs'].mean():.1f} (worst {table['leapfrogs'].max():.1f})",
+            f"draw {table['leapfrogs'].mean():.1f} (worst {table['leapfrogs'].max():.1f}), "
+            f"median {table['seconds'].median():.3f} s, bulk ESS {table['ess_bulk'].median():.0f}",
             flush=True,
         )
 
