@@ -15,12 +15,12 @@ if TYPE_CHECKING:
     from bayesicl.diagnose import diagnose
     from bayesicl.engine import Settings
     from bayesicl.errors import CurveWarning, InputError
+    from bayesicl.files import load, save
     from bayesicl.fit import fit
     from bayesicl.forecast import bands, predict, reach
     from bayesicl.law import Law, laws, load_law
     from bayesicl.score import score, score_cells
     from bayesicl.summary import summarise
-    from bayesicl.tree import load, save
 
     __version__: str
 
@@ -54,12 +54,12 @@ _MODULES = {
     "diagnose": ("diagnose",),
     "engine": ("Settings",),
     "errors": ("CurveWarning", "InputError"),
+    "files": ("load", "save"),
     "fit": ("fit",),
     "forecast": ("bands", "predict", "reach"),
     "law": ("Law", "laws", "load_law"),
     "score": ("score", "score_cells"),
     "summary": ("summarise",),
-    "tree": ("load", "save"),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}
 

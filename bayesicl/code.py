@@ -8,7 +8,7 @@ from bayesicl.law import laws
 
 SHARED = (
     "law", "priors", "noise", "program", "posterior", "device", "nuts", "warmup", "jumps",
-    "engine", "retry", "diagnose", "labels",
+    "engine", "retry", "convergence", "diagnose", "labels", "identify", "summary",
 )  # fmt: skip
 
 

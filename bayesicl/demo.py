@@ -15,14 +15,16 @@ from bayesicl import data
 from bayesicl.cli import common
 from bayesicl.cli.fit import chosen_laws, fit_and_save, gate_row
 from bayesicl.cli.plot import figures_of_fits, figures_over_fits
+from bayesicl.cli.tables import write_table
 from bayesicl.compare import compare
 from bayesicl.contrast import contrast, verdict
 from bayesicl.curves import Curves, read_curves
 from bayesicl.engine import Settings
+from bayesicl.files import load
 from bayesicl.plot import plot_comparison, save_figure
 from bayesicl.score import score, score_cells
 from bayesicl.summary import summarise
-from bayesicl.tree import law_label, study_of
+from bayesicl.tree import label, law_label, study_of
 
 ONE, TWO = "present-past", "persona-psychopathy"  # tasks of one hypothesis and of two
 LAWS = {ONE: ("scoring", "power"), TWO: ("scoring",)}
@@ -88,12 +90,7 @@ def _fit(curves: dict[str, Curves], out: Path) -> dict[str, list[xr.DataTree]]:
             for task, laws in LAWS.items()
         ),
     )
-    fits = {
-        task: list(
-            fit_and_save(curves[task], chosen_laws(laws), folders[task], settings=Settings())
-        )
-        for task, laws in LAWS.items()
-    }
+    fits = {task: _trees(curves[task], laws, folders[task]) for task, laws in LAWS.items()}
     _gates([*fits[ONE], *fits[TWO]])
     for law in dict.fromkeys(map(law_label, fits[ONE])):
         if " = " in law:
@@ -101,8 +98,15 @@ def _fit(curves: dict[str, Curves], out: Path) -> dict[str, list[xr.DataTree]]:
     return fits
 
 
+def _trees(curves: Curves, laws: Sequence[str], folder: Path) -> list[xr.DataTree]:
+    rows = fit_and_save(curves, chosen_laws(laws), folder, settings=Settings())
+    if failures := [row.failure for row in rows if row.failure]:
+        raise RuntimeError(f"the demo's own fits broke down: {'; '.join(failures)}")
+    return [load(row.path) for row in rows]
+
+
 def _gates(trees: Sequence[xr.DataTree]) -> None:
-    table = pd.DataFrame([gate_row(tree) for tree in trees])
+    table = pd.DataFrame([gate_row(label(tree), tree.attrs) for tree in trees])
     common.show(table)
     failed = sum(not passed for passed in table["passed"])
     if failed:
@@ -118,7 +122,7 @@ def _summarise(fits: dict[str, list[xr.DataTree]], out: Path) -> None:
     trees, summaries = list(chain(*fits.values())), list(chain(*summaries.values()))
     tables = [common.named(t, s.table) for t, s in zip(trees, summaries, strict=True)]
     table = pd.concat(tables, ignore_index=True)
-    path = common.write_csv(table, out / "tables" / "parameters.csv")
+    path = write_table(table, out / "tables" / "parameters.csv")
     lost = sum(not known for known in table["identified"])
     print(
         f"\nOf the {len(table)} numbers that these {len(trees)} fits report, {lost} are not "
@@ -131,8 +135,8 @@ def _compare(trees: Sequence[xr.DataTree], out: Path) -> pd.DataFrame:
     _step(f"4. Which law describes {ONE} better?", f"compare {out / 'fits' / ONE}")
     with common.status() as progress:
         comparison = compare(trees, progress=progress)
-    common.write_csv(comparison.table, out / "tables" / "comparison.csv")
-    common.write_csv(comparison.studies, out / "tables" / "comparison_studies.csv")
+    write_table(comparison.table, out / "tables" / "comparison.csv")
+    write_table(comparison.studies, out / "tables" / "comparison_studies.csv")
     common.show(comparison.table)
     print(f"\n{comparison.verdict}")
     return comparison.table
@@ -147,12 +151,12 @@ def _forecast(curves: Curves, out: Path) -> list[xr.DataTree]:
         f"--fit-shots {PART} --out {folder}",
     )
     part = curves.hold_out(fit_shots=PART)
-    trees = list(fit_and_save(part, chosen_laws(laws), folder, settings=Settings()))
+    trees = _trees(part, laws, folder)
     _gates(trees)
     cells = pd.concat([score_cells(tree) for tree in trees], ignore_index=True)
     scores = score(cells)
-    common.write_csv(cells, out / "tables" / "forecast_cells.csv")
-    common.write_csv(scores, out / "tables" / "forecast_scores.csv")
+    write_table(cells, out / "tables" / "forecast_cells.csv")
+    write_table(scores, out / "tables" / "forecast_scores.csv")
     print()
     common.show(scores)
     print()
@@ -173,7 +177,7 @@ def _contrast(trees: Sequence[xr.DataTree], out: Path) -> None:
     first, second = (study_of(tree).key["model"] for tree in trees)
     _step("6. Contrast", f"contrast {out / 'fits' / TWO} --between model={first},{second}")
     table = contrast(trees, between=("model", first, second))
-    common.write_csv(table, out / "tables" / "contrast.csv")
+    write_table(table, out / "tables" / "contrast.csv")
     print(f"{second} minus {first}, 90% intervals")
     common.show(table.drop(columns=["task", "first", "second"]))
     print(f"\n{verdict(table)}")

@@ -1,12 +1,13 @@
 """Whether a posterior may be trusted: the gates that every study must pass."""
 
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 import xarray as xr
-from arviz_stats import bfmi, ess, rhat
+from arviz_stats.base import array_stats
+
+from bayesicl.convergence import convergence
 
 MAX_RHAT = 1.01
 MIN_ESS = 400
@@ -41,24 +42,18 @@ def diagnose(posterior: xr.Dataset, stats: xr.Dataset, *, max_tree_depth: int = 
     R-hat < 1.01, bulk and tail ESS >= 400, no divergence, BFMI >= 0.3, no tree-depth hit
     (Vehtari et al. 2021, "Rank-normalization, folding, and localization"; Betancourt 2016).
     """
+    draws = np.concatenate([_flat(x) for x in posterior.data_vars.values()], axis=2)
     # An element that is constant by construction has no R-hat; one that is NaN fails every gate.
-    moving = {name: x.std(("chain", "draw")).to_numpy() != 0 for name, x in posterior.items()}
-
-    def worst(found: xr.Dataset, f: Callable) -> float:
-        return float(
-            f(np.concatenate([found[n].to_numpy()[on].ravel() for n, on in moving.items()]))
-        )
-
+    found = convergence(draws[:, :, draws.std((0, 1)) != 0])
     with warnings.catch_warnings():  # a chain that never moved: its figures are NaN, and fail
         warnings.simplefilter("ignore", RuntimeWarning)
-        found = rhat(posterior), ess(posterior, method="bulk")
-        tail = ess(posterior, method="tail", prob=(0.05, 0.95))
+        bfmi = array_stats.bfmi(stats["energy"].transpose("chain", "draw").to_numpy())
     values = {
-        "rhat": worst(found[0], np.max),
-        "ess_bulk": worst(found[1], np.min),
-        "ess_tail": worst(tail, np.min),
+        "rhat": float(np.max(found.rhat)),
+        "ess_bulk": float(np.min(found.ess_bulk)),
+        "ess_tail": float(np.min(found.ess_tail)),
         "divergences": int(stats["diverging"].sum()),
-        "bfmi": float(np.min(bfmi(stats)["energy"])),
+        "bfmi": float(np.min(bfmi)),
         "depth_hits": int((stats["n_steps"] >= 2**max_tree_depth - 1).sum()),
     }
     failures = []
@@ -74,3 +69,9 @@ def diagnose(posterior: xr.Dataset, stats: xr.Dataset, *, max_tree_depth: int = 
     if values["depth_hits"]:
         failures.append(f"{values['depth_hits']} transitions hit the tree-depth limit, must be 0")
     return Checks(**values, failures=tuple(failures))
+
+
+def _flat(x: xr.DataArray) -> np.ndarray:
+    """All numbers of a parameter on one axis: (chains, draws, numbers)."""
+    values = x.transpose("chain", "draw", ...).to_numpy()
+    return values.reshape(*values.shape[:2], -1)

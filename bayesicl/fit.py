@@ -4,8 +4,9 @@ import hashlib
 import json
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,11 +20,12 @@ from bayesicl.curves import Curves, Study
 from bayesicl.device import precision
 from bayesicl.engine import Engine, Settings
 from bayesicl.errors import CurveWarning
-from bayesicl.labels import Labels, to_tree
+from bayesicl.labels import Labels, Priors, to_tree
 from bayesicl.law import Law
 from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
+from bayesicl.summary import missed, record
 from bayesicl.tree import FORMAT
 
 
@@ -73,39 +75,88 @@ def fit(
 
 
 def fits(
-    tasks: Sequence[Task],
+    tasks: Iterable[Task],
     *,
     settings: Settings = Settings(),  # noqa: B008
     seed: int = 0,
     device: str = "cpu",
     progress: Progress = lambda what: None,
-    done: Callable[[dict[str, Any], Study], xr.DataTree | None] = lambda attrs, study: None,
 ) -> Iterator[xr.DataTree]:
-    """Fit what `plan` planned, one task at a time; each is yielded when it is finished.
-
-    done(attrs, study): an earlier fit of the same content, if there is one.
-    """
-    engines: dict[tuple[str, str], Engine] = {}
+    """Fit what `plan` planned, one task at a time; each is yielded when it is finished."""
+    fitter = Fitter(settings, seed, device)
     for i, task in enumerate(tasks, 1):
-        law, noise = task.law, task.noise
-        at = f"[{i}/{len(tasks)}] {task.study.label}, {law.name}"
-        attrs = _attributes(task, settings, seed, device)
-        if (tree := done(attrs, task.study)) is not None:
-            progress(f"{at}: already done")
-            yield tree
-            continue
-        if (law.name, noise.name) not in engines:
-            engines[law.name, noise.name] = Engine(law, noise, settings, device=device)
-        engine = engines[law.name, noise.name]
-        engine.on_compile = lambda what, at=at: progress(f"{at}: compiling {what}")
-        with precision(device):
-            say = lambda what, at=at: progress(f"{at}: {what}")  # noqa: E731
-            tree = _fit_study(engine, task.study, task.backgrounds, seed, attrs, say)
+        at = f"[{i}] {task.study.label}, {task.law.name}"
+        tree = fitter(task, lambda what, at=at: progress(f"{at}: {what}"))
+        for remark in json.loads(tree.attrs["warnings"]):
+            warnings.warn(remark, CurveWarning, stacklevel=3)
         yield tree
 
 
-def _attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[str, Any]:
+class Fitter:
+    """Fits one task after another, and keeps from each to the next what can be used again.
+
+    That is programs once compiled, and draws of priors; neither changes what comes out.
+    """
+
+    def __init__(self, settings: Settings, seed: int = 0, device: str = "cpu"):
+        """Compile nothing yet."""
+        self.settings, self.seed, self.device = settings, seed, device
+        self._kept: dict[tuple[str, str, str], tuple[Engine, Priors]] = {}
+
+    def __call__(self, task: Task, progress: Progress = lambda what: None) -> xr.DataTree:
+        """The fit of a task; what is odd about its data is told in attrs["warnings"]."""
+        with precision(self.device):
+            return self._fit(task, progress)
+
+    def _engine(self, task: Task) -> tuple[Engine, Priors]:
+        key = (task.law.name, task.law.source_hash, task.noise.name)
+        if key not in self._kept:
+            engine = Engine(task.law, task.noise, self.settings, device=self.device)
+            self._kept[key] = engine, Priors(engine)
+        return self._kept[key]
+
+    def _fit(self, task: Task, progress: Progress) -> xr.DataTree:
+        engine, priors = self._engine(task)
+        engine.on_compile = lambda what: progress(f"compiling {what}")
+        study = task.study
+        design, data = arrays(study, backgrounds=task.backgrounds)
+        outline = engine.outline(design, data)
+        own = (shape for name, shape in outline.shapes.items() if name in outline.law)
+        n_parameters = sum(map(math.prod, own))
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", CurveWarning)
+            warn_misfits(study, task.law, n_parameters)
+        key = study_key(self.seed, study, task.law.name)
+        labels = Labels(engine, study, design, data)
+        runs = attempts(engine, key, design, data, progress)
+        outcome = first_that_passes(engine, runs, labels, design, data)
+        chains, values, checks, attempt = outcome
+        progress("describing")
+        before, last = priors.of(self.seed, design, data), jax.random.fold_in(key, 99)
+        tree = to_tree(engine, chains, values, labels, study, design, data, before, last)
+        tree.attrs = attributes(task, self.settings, self.seed, self.device) | {
+            "draws_kept": "all",
+            "law_parameters": json.dumps(labels.of_law),
+            "attempts": attempt,
+            "passed": int(checks.passed),
+            "diagnostics": json.dumps(asdict(checks)),
+            "warnings": json.dumps([str(w.message) for w in caught]),
+        }
+        tree.attrs["missed_cells"] = len(missed(tree))
+        tree.attrs["fitted"] = study.fraction
+        tree["summary"] = xr.DataTree(record(tree))
+        return tree
+
+
+@cache
+def _versions() -> str:
     libraries = ("bayesicl", "jax", "numpyro", "numpy", "arviz-base", "arviz-stats")
+    return json.dumps({name: version(name) for name in libraries})
+
+
+def attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[str, Any]:
+    """What the fit of a task would depend on, before it is made: see `tree.content_key`."""
+    study = task.study
     return {
         "bayesicl_format": FORMAT,
         "law": task.law.name,
@@ -118,38 +169,10 @@ def _attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[
         "seed": seed,
         "settings": json.dumps(asdict(settings), sort_keys=True),
         "device": device,
-        "data_hash": task.study.hash,
-        "fitted_hash": hashlib.sha256(task.study.cells["fitted"].to_numpy().tobytes()).hexdigest(),
-        "versions": json.dumps({name: version(name) for name in libraries}),
+        "data_hash": study.hash,
+        "fitted_hash": hashlib.sha256(study.cells["fitted"].to_numpy().tobytes()).hexdigest(),
+        "versions": _versions(),
     }
-
-
-def _fit_study(engine: Engine, study: Study, backgrounds, seed, attrs, progress) -> xr.DataTree:
-    design, data = arrays(study, backgrounds=backgrounds)
-    own = engine.outline(design, data).law
-    shapes = engine.outline(design, data).shapes
-    n_parameters = sum(math.prod(shape) for name, shape in shapes.items() if name in own)
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", CurveWarning)
-        warn_misfits(study, engine.law, n_parameters)
-    remarks = [str(w.message) for w in caught]
-    for remark in remarks:
-        warnings.warn(remark, CurveWarning, stacklevel=4)
-    key = study_key(seed, study, engine.law.name)
-    labels = Labels(engine, study, design, data)
-    runs = attempts(engine, key, design, data, progress)
-    outcome = first_that_passes(engine, runs, labels, design, data)
-    chains, values, checks, attempt = outcome
-    progress("describing")
-    tree = to_tree(engine, chains, values, labels, study, design, data, jax.random.fold_in(key, 99))
-    tree.attrs = attrs | {
-        "law_parameters": json.dumps([name for name in labels.reported if name in own]),
-        "attempts": attempt,
-        "passed": int(checks.passed),
-        "diagnostics": json.dumps(asdict(checks)),
-        "warnings": json.dumps(remarks),
-    }
-    return tree
 
 
 def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:

@@ -96,7 +96,7 @@ def predict(
     return result
 
 
-_CELLWISE = ("y", "total", "replicates", "se", "fitted", "in_sight")
+_CELLWISE = ("y", "total", "replicates", "se", "fitted", "in_sight", "log_choices")
 
 
 def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
@@ -111,6 +111,7 @@ def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
         "se": np.full(size, middle("se")),
         "fitted": np.zeros(size, bool),
         "in_sight": np.zeros(size, bool),
+        "log_choices": np.zeros(size),  # of counts; nothing was chosen yet
     }
 
 

@@ -36,13 +36,17 @@ class Element(NamedTuple):
 def elements(x: xr.DataArray) -> dict[Element, xr.DataArray]:
     """The numbers of a parameter, each an array over what draws it has: (chain, draw) or ()."""
     axes = [d for d in x.dims if d not in ("chain", "draw")]
+    labels = {d: x[d].to_numpy() for d in axes if d in x.coords}
+    rest = [d for d in x.dims if d not in axes]
+    values = x.variable.transpose(*axes, *rest).to_numpy()  # indexing xarray's takes far longer
     out = {}
-    for index in np.ndindex(*(x.sizes[d] for d in axes)):
+    for index in np.ndindex(values.shape[: len(axes)]):
         at = dict(zip(axes, index, strict=True))
-        own = {d: str(x[d].to_numpy()[i]) for d, i in at.items() if d in x.coords}
+        own = {d: str(labels[d][i]) for d, i in at.items() if d in labels}
         believed = own.pop("believed", own.pop("background", ""))
-        rest = "".join(f" [{own.get(d, i)}]" for d, i in at.items() if d not in _NAMED)
-        out[Element(f"{x.name}{rest}", own.get("hypothesis", ""), believed)] = x[at]
+        more = "".join(f" [{own.get(d, i)}]" for d, i in at.items() if d not in _NAMED)
+        element = Element(f"{x.name}{more}", own.get("hypothesis", ""), believed)
+        out[element] = xr.DataArray(values[index], dims=rest)
     return out
 
 
@@ -128,7 +132,8 @@ def _stronger_prior(tree: xr.DataTree) -> _Stronger | None:
     Shifts at a smaller power are scaled up to a doubling: medians move about linearly in its log.
     None where no power can be trusted.
     """
-    log_prior = np.asarray(sum(v for v in tree["log_prior"].data_vars.values())).ravel()
+    log_prior = sum(x.to_numpy() for x in tree["log_prior"].data_vars.values())
+    log_prior = np.asarray(log_prior).ravel()
     for power in (2.0, 1.5, 1.25, 1.1):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", UserWarning)

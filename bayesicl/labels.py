@@ -1,6 +1,10 @@
 """Names for draws: from plain arrays to an ArviZ DataTree."""
 
+import hashlib
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -12,6 +16,7 @@ from bayesicl.law import Design
 from bayesicl.tree import believed, study_dataset
 
 N_PRIOR = 1000
+KNOWN = ("total", "replicates", "se")  # of a study's data, what is known before measuring
 
 
 class Labels:
@@ -19,9 +24,11 @@ class Labels:
 
     def __init__(self, engine: Engine, study: Study, design: Design, data: Mapping):
         """Read the names off the program and the study."""
-        self.dims = engine.outline(design, data).dims
+        outline = engine.outline(design, data)
+        self.dims = outline.dims
         self.reported = [name for name in self.dims if not name.startswith("_")]
         self.internal = [name for name in self.dims if name.startswith("_")]
+        self.of_law = [name for name in self.reported if name in outline.law]
         self.fitted = np.flatnonzero(study.cells["fitted"])
         self.n_cells = len(study.cells)
         by_curve = study.cells.loc[self.fitted].groupby("hypothesis")
@@ -55,17 +62,63 @@ class Labels:
         """Of the fitted cells, from (chains, draws, all cells)."""
         return self.dataset({"y": y[..., self.fitted]}, {"y": ("cell",)})
 
-    def ends(self, logp: np.ndarray) -> xr.Dataset:
-        """Of each curve: p_zero at 0 shots and p_last at the longest fitted, from log p."""
-        p = np.exp(logp)
-        zero = p[..., self.n_cells : self.n_cells + len(self.last)]
-        dims = dict.fromkeys(("p_zero", "p_last"), ("hypothesis",))
-        return self.dataset({"p_zero": zero, "p_last": p[..., self.last]}, dims)
+    def parameters(self, values: Mapping[str, np.ndarray], logp: np.ndarray) -> xr.Dataset:
+        """All that is reported: sites, and of each curve p_zero and p_last from log p of cells.
+
+        p_zero: at 0 shots. p_last: at the longest fitted.
+        """
+        zero = logp[..., self.n_cells : self.n_cells + len(self.last)]
+        ends = {"p_zero": np.exp(zero), "p_last": np.exp(logp[..., self.last])}
+        reported = {name: values[name] for name in self.reported}
+        return self.dataset(reported | ends, self.dims | dict.fromkeys(ends, ("hypothesis",)))
 
     def statistics(self, chains: Chains) -> xr.Dataset:
         """The sampler's statistics under ArviZ's names."""
         depth = np.floor(np.log2(np.maximum(chains.stats["n_steps"], 1))).astype(int) + 1
         return self.scalars(chains.stats | {"tree_depth": depth})
+
+
+class Before(NamedTuple):
+    """Draws before any measurement: sites (1, N_PRIOR, ...), log p and new y of every cell."""
+
+    values: dict[str, np.ndarray]
+    logp: np.ndarray
+    y: np.ndarray
+
+
+class Priors:
+    """Draws of one engine's prior, kept from study to study: they depend on the design alone.
+
+    Studies of one design (shots, hypotheses, numbers of items and replicates) share their draws,
+    whichever of them comes first: outcomes are hidden from what draws.
+    """
+
+    def __init__(self, engine: Engine, *, kept: int = 8):
+        """kept: designs that are remembered."""
+        self.engine, self.kept = engine, kept
+        self._drawn: OrderedDict[bytes, Before] = OrderedDict()
+
+    def of(self, seed: int, design: Design, data: Mapping) -> Before:
+        """The draws of a design, from `seed`."""
+        data = {name: x if name in KNOWN else _hidden(x) for name, x in data.items()}
+        parts = [repr((seed, replace(design, shots=0, hypothesis=0), self.engine.law.name))]
+        parts += [repr((name, x.shape)) for name, x in data.items()]
+        known = [design.shots, design.hypothesis, *(data[name] for name in KNOWN)]
+        digest = hashlib.sha256("".join(parts).encode() + b"".join(x.tobytes() for x in known))
+        if digest.digest() not in self._drawn:
+            fold = int.from_bytes(digest.digest()[:4], "big") >> 1
+            keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), fold))
+            values = self.engine.prior(keys[0], N_PRIOR, design, data)
+            told = self.engine.describe(keys[1], values, design, data, seen=False)
+            self._drawn[digest.digest()] = Before(values, told["logp"], told["y"])
+        self._drawn.move_to_end(digest.digest())
+        if len(self._drawn) > self.kept:
+            self._drawn.popitem(last=False)
+        return self._drawn[digest.digest()]
+
+
+def _hidden(x: np.ndarray) -> np.ndarray:
+    return np.full_like(x, 0.5 if x.dtype.kind == "f" else 0)
 
 
 def to_tree(
@@ -76,30 +129,28 @@ def to_tree(
     study: Study,
     design: Design,
     data: Mapping,
+    before: Before,
     key: jax.Array,
 ) -> xr.DataTree:
     """All that follows from the draws, as an ArviZ DataTree."""
-    key_posterior, key_prior, key_predictive = jax.random.split(key, 3)
-    after = engine.describe(key_posterior, values, design, data)
-    prior = engine.prior(key_prior, N_PRIOR, design, data)
-    before = engine.describe(key_predictive, prior, design, data, seen=False)
+    after = engine.describe(key, values, design, data)
     cells = study.cells.iloc[labels.fitted]
     known = ("shots", "hypothesis", "total", "replicates")
     at = {"cell": labels.fitted}
     # Building blocks of the law that are not reported, but that predictions need.
     internals = {"internals": labels.named(values, labels.internal)} if labels.internal else {}
-    posterior = labels.named(values, labels.reported).assign(labels.ends(after["logp"]))
-    before_data = labels.named(prior, labels.reported).assign(labels.ends(before["logp"]))
+    # New measurements are random to begin with: seven digits of them are enough.
+    again, unseen = (np.asarray(y, np.float32) for y in (after["y"], before.y))
     return xr.DataTree.from_dict(
         internals
         | {
-            "posterior": posterior,
+            "posterior": labels.parameters(values, after["logp"]),
             "sample_stats": labels.statistics(chains),
             "log_likelihood": labels.cells(after["log_likelihood"]),
             "log_prior": labels.scalars(after["log_prior"]),
-            "posterior_predictive": labels.cells(after["y"]),
-            "prior": before_data,
-            "prior_predictive": labels.cells(before["y"]),
+            "posterior_predictive": labels.cells(again),
+            "prior": labels.parameters(before.values, before.logp),
+            "prior_predictive": labels.cells(unseen),
             "observed_data": xr.Dataset({"y": ("cell", cells["y"])}, coords=at),
             "constant_data": xr.Dataset({k: ("cell", cells[k]) for k in known}, coords=at),
             "study": study_dataset(study),

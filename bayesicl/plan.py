@@ -24,6 +24,20 @@ class Task:
     backgrounds: int
     same: tuple[str, ...]
 
+    def __reduce__(self):
+        """What another process needs to have the same task: the law by name or file, no code."""
+        law = self.law.name if self.law.bundled else self.law.path
+        return _task, (
+            self.study, law, self.law.source_hash, self.noise.name, self.backgrounds, self.same
+        )  # fmt: skip
+
+
+def _task(study: Study, law: str, source_hash: str, noise: str, backgrounds: int, same) -> Task:
+    found = load_law(law)
+    if found.source_hash != source_hash:
+        raise InputError(f"law {law}: its file is not the same for all processes that fit")
+    return Task(study, found, load_noise(noise, study.kind), backgrounds, same)
+
 
 def plan(
     curves: Curves,
@@ -48,11 +62,14 @@ def plan(
             f"--backgrounds {backgrounds}: no law here weighs hypotheses ({', '.join(names)}); "
             "leave it out"
         )
-    tasks = []
+    tasks, tried = [], set()
     for study in curves:
         suited = load_noise(noise, study.kind)
         for law, same in distinct(loaded, study, backgrounds):
-            try_law(law, study, backgrounds)
+            design = (law.name, len(study.hypotheses), study.cells["shots"].to_numpy().tobytes())
+            if design not in tried:  # all that a law sees
+                try_law(law, study, backgrounds)
+                tried.add(design)
             tasks.append(Task(study, law, suited, backgrounds, same))
     return tasks
 

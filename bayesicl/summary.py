@@ -6,9 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats import ess, rhat
 from scipy.stats import norm
 
+from bayesicl.convergence import convergence
+from bayesicl.errors import InputError
 from bayesicl.identify import (
     MAX_PRIOR_SHIFT,
     MIN_CONTRACTION,
@@ -19,6 +20,7 @@ from bayesicl.identify import (
 )
 from bayesicl.tree import label, law_label, study_of
 
+PREDICTED = ("y_mean", "y_sd", "y_lower", "y_upper")
 MISSED = 0.01  # of any false alarm about a cell that the law misses, in one study
 
 MEANING = {
@@ -67,30 +69,56 @@ def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
     median follows the prior (Kallioinen et al. 2023, "Detecting and diagnosing prior and likelihood
     sensitivity with power-scaling", arXiv 2107.14054).
 
-    level: of the intervals, in (0, 1).
+    level: of the intervals, in (0, 1). Of a fit that was loaded without its draws, or kept none,
+    what it says of itself is given, at its own level; InputError at another.
     """
-    table = _table(tree, level)
+    table = _table(tree, level) if "posterior" in tree.children else _kept_table(tree, level)
     return Summary(table, _text(tree, table, level))
 
 
+def record(tree: xr.DataTree, *, level: float = 0.9) -> xr.Dataset:
+    """What a fit says of itself, to be kept with it as the group `summary`.
+
+    table: the table of `summarise`, as JSON records. y_mean, y_sd, y_lower, y_upper: of the
+    posterior predictive of each fitted cell, the last two at 99 %.
+    """
+    draws = tree["posterior_predictive"]["y"]
+    cells = {name: ("cell", x) for name, x in _predicted(tree).items()}
+    table = json.dumps(_table(tree, level).to_dict("records"))
+    coords = {"cell": draws["cell"].to_numpy()}
+    return xr.Dataset(cells | {"table": table}, coords, {"level": level})
+
+
+def _kept_table(tree: xr.DataTree, level: float) -> pd.DataFrame:
+    kept = tree["summary"]
+    if not np.isclose(level, kept.attrs["level"]):
+        raise InputError(
+            f"{label(tree)}, {law_label(tree)}: intervals at {100 * level:g} % need its draws, "
+            f"which were not kept; take --level {kept.attrs['level']:g} or fit again with "
+            "--keep-draws all"
+        )
+    return pd.DataFrame(json.loads(kept["table"].item()))
+
+
 def _table(tree: xr.DataTree, level: float) -> pd.DataFrame:
-    posterior = tree["posterior"].to_dataset()
-    diagnostics = [rhat(posterior), ess(posterior, method="bulk")]
-    diagnostics.append(ess(posterior, method="tail", prob=(0.05, 0.95)))
-    names, rows = ordered(tree), []
+    posterior, names = tree["posterior"].to_dataset(), ordered(tree)
     moved = judged(tree, names)
-    for name in names:
-        values = [elements(d[name]) for d in diagnostics]
-        for element, draws in elements(posterior[name]).items():
-            numbers = [float(value[element]) for value in values]
-            rows.append(
-                {"parameter": element.parameter, "meaning": MEANING.get(name, "")}
-                | {"hypothesis": element.hypothesis, "believed": element.believed}
-                | _interval(draws.to_numpy().ravel(), level)
-                | moved[element]
-                | dict(zip(("rhat", "ess_bulk", "ess_tail"), numbers, strict=True))
-            )
-    return pd.DataFrame(rows)
+    found = [(name, *item) for name in names for item in elements(posterior[name]).items()]
+    draws = np.stack([x.transpose("chain", "draw").to_numpy() for *_, x in found], axis=-1)
+    marks = [(1 - level) / 2, 0.5, (1 + level) / 2]
+    lower, median, upper = np.quantile(draws.reshape(-1, len(found)), marks, axis=0)
+    columns = {
+        "parameter": [element.parameter for _, element, _ in found],
+        "meaning": [MEANING.get(name, "") for name, *_ in found],
+        "hypothesis": [element.hypothesis for _, element, _ in found],
+        "believed": [element.believed for _, element, _ in found],
+        "median": median,
+        "lower": lower,
+        "upper": upper,
+    }
+    judgements = pd.DataFrame([moved[element] for _, element, _ in found])
+    diagnostics = convergence(draws)._asdict()
+    return pd.concat([pd.DataFrame(columns), judgements, pd.DataFrame(diagnostics)], axis=1)
 
 
 def missed(tree: xr.DataTree) -> pd.DataFrame:
@@ -101,12 +129,16 @@ def missed(tree: xr.DataTree) -> pd.DataFrame:
     hundred would have of any cell.
     """
     study = study_of(tree)
-    draws = tree["posterior_predictive"]["y"]
-    cells = study.cells.iloc[draws["cell"].to_numpy()]
-    draws = draws.to_numpy().reshape(-1, len(cells))
+    if "posterior_predictive" in tree.children:
+        at, predicted = tree["posterior_predictive"]["cell"].to_numpy(), _predicted(tree)
+    else:
+        kept = tree["summary"]
+        at, predicted = kept["cell"].to_numpy(), {name: kept[name].to_numpy() for name in PREDICTED}
+    mean, sd, lower, upper = (predicted[name] for name in PREDICTED)
+    cells = study.cells.iloc[at]
     y, z = cells["y"].to_numpy(), norm.isf(MISSED / 2 / max(len(cells), 1))
-    lower, upper = np.quantile(draws, [0.005, 0.995], axis=0)
-    far = (np.abs(y - draws.mean(0)) > z * draws.std(0)) & ((y < lower) | (y > upper))
+    beyond = y.astype(lower.dtype)  # counts fall on the very values that were drawn
+    far = (np.abs(y - mean) > z * sd) & ((beyond < lower) | (beyond > upper))
     table = {
         "hypothesis": [study.hypotheses[h] for h in cells["hypothesis"]],
         "shots": cells["shots"].to_numpy(),
@@ -117,9 +149,13 @@ def missed(tree: xr.DataTree) -> pd.DataFrame:
     return pd.DataFrame(table)[far].reset_index(drop=True)
 
 
-def _interval(x: np.ndarray, level: float) -> dict[str, float]:
-    lower, median, upper = np.quantile(x, [(1 - level) / 2, 0.5, (1 + level) / 2])
-    return {"median": median, "lower": lower, "upper": upper}
+def _predicted(tree: xr.DataTree) -> dict[str, np.ndarray]:
+    """Of the posterior predictive of each fitted cell: mean, sd and 99 % interval, (cells,)."""
+    draws = tree["posterior_predictive"]["y"].to_numpy()
+    draws = draws.reshape(-1, draws.shape[-1])
+    lower, upper = np.quantile(draws, [0.005, 0.995], axis=0)
+    mean, sd = draws.mean(0, dtype=float), draws.std(0, dtype=float)
+    return dict(zip(PREDICTED, (mean, sd, lower, upper), strict=True))
 
 
 def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:

@@ -1,10 +1,7 @@
-"""A fit as plain labelled data: draws, study and settings in one DataTree, and files of them."""
+"""A fit as plain labelled data: draws, study and settings in one DataTree."""
 
 import hashlib
 import json
-import os
-import shutil
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,9 @@ from bayesicl.curves import Study
 from bayesicl.errors import InputError
 from bayesicl.law import Law, load_law
 
-FORMAT = 1
+FORMAT = 2
+DRAWS = ("posterior", "internals", "sample_stats", "log_likelihood", "log_prior")
+DRAWS += ("posterior_predictive", "prior", "prior_predictive")  # groups that hold draws
 SAME = " = "  # between laws that are one function for a study
 _STUDY_COLUMNS = ("hypothesis", "shots", "y", "replicates", "total", "se", "error", "chance")
 _ROW_COLUMNS = ("cell", "replicate", "y", "total")
@@ -94,8 +93,12 @@ def label(tree: xr.DataTree) -> str:
 
 def law_label(tree: xr.DataTree) -> str:
     """The law of a fit, for people; laws that are one and the same here are named together."""
-    same = json.loads(tree.attrs["same_as"])
-    return SAME.join([tree.attrs["law"], *same])
+    return same_laws(tree.attrs)
+
+
+def same_laws(attrs: Mapping[Any, Any]) -> str:
+    """`law_label` from a fit's attributes."""
+    return SAME.join([attrs["law"], *json.loads(attrs["same_as"])])
 
 
 def owners(fits: Iterable[tuple[str, str]]) -> dict[str, set[tuple[str, str]]]:
@@ -119,101 +122,28 @@ def owners(fits: Iterable[tuple[str, str]]) -> dict[str, set[tuple[str, str]]]:
     return {SAME.join(laws): set(own) for own, laws in joined.items()}
 
 
-# -- files ----------------------------------------------------------------------------------------
-
-
-def file_name(study: Study, law: str) -> str:
-    """A readable name that is unique to this study, split and law, without its ending."""
-    text = "_".join(part for part in (*study.key.values(), law) if part)
-    slug = "".join(c if c.isalnum() or c in "-._=" else "-" for c in text)[:120].strip("-.")
-    split = study.fraction < 1  # may stand beside the same study fitted whole
-    slug += f"_first-{100 * study.fraction:.0f}%" if split else ""
-    fitted = study.cells["fitted"].to_numpy().tolist() if split else []
-    key = json.dumps([study.key, study.hypotheses, law, fitted])
-    return f"{slug}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"
-
-
-def save(tree: xr.DataTree, path: str | Path) -> Path:
-    """Write a fit to `path`, netCDF (.nc) or zarr (.zarr), in one step: all of it or nothing."""
-    path = Path(path)
-    if path.suffix not in (".nc", ".zarr"):
-        raise InputError(f"{path}: a fit is saved as .nc (netCDF) or .zarr")
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        if path.suffix == ".nc":
-            tree.to_netcdf(part, engine="h5netcdf", encoding=_compressed(tree))
-            os.replace(part, path)
-        else:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # zarr 3 has no settled form for text yet
-                tree.to_zarr(part, consolidated=False)
-            shutil.rmtree(path, ignore_errors=True)
-            os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    except ImportError as error:
-        raise InputError(f"{path}: zarr is not installed; pip install 'bayesicl[zarr]'") from error
-    finally:
-        part.unlink(missing_ok=True) if part.is_file() else shutil.rmtree(part, ignore_errors=True)
-    return path
-
-
-def _compressed(tree: xr.DataTree) -> dict[str, dict[str, dict[str, Any]]]:
-    settings = {"zlib": True, "complevel": 1, "shuffle": True}
-    return {
-        node.path: {
-            str(name): settings for name, x in node.data_vars.items() if x.dtype.kind in "fi"
-        }
-        for node in tree.subtree
-        if node.data_vars
-    }
-
-
-def load(path: str | Path) -> xr.DataTree:
-    """Read a saved fit into memory; raises InputError where the file is not one."""
-    path = Path(path)
-    if not path.exists():
-        raise InputError(f"{path}: no such file; check the path, or make fits with bayesicl fit")
-    if path.suffix not in (".nc", ".zarr"):
-        raise InputError(f"{path}: is no saved fit (.nc or .zarr); if it is a table, fit it first")
-    try:
-        if path.suffix == ".zarr":
-            opened = xr.open_datatree(path, engine="zarr", consolidated=False)
-        else:
-            opened = xr.open_datatree(path, engine="h5netcdf")
-        with opened:
-            tree = opened.load()
-    except Exception as error:
-        raise InputError(
-            f"{path}: not a netCDF or zarr file that can be read ({type(error).__name__}); "
-            "if it was cut off, fit again"
-        ) from error
-    if tree.attrs.get("bayesicl_format") != FORMAT or "posterior" not in tree.children:
-        raise InputError(f"{path}: not written by bayesicl fit, or by another version of it")
-    return tree
-
-
-def load_all(paths: Iterable[str | Path]) -> list[xr.DataTree]:
-    """Read every fit named, and every fit in the folders named."""
-    files: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_dir() and path.suffix != ".zarr":
-            found = sorted(p for p in path.iterdir() if _is_fit(p))
-            if not found:
-                raise InputError(f"{path}: no fits (.nc or .zarr) in this folder")
-            files += found
-        else:
-            files.append(path)
-    return [load(path) for path in files]
-
-
-def _is_fit(path: Path) -> bool:
-    return path.suffix in (".nc", ".zarr") and not path.name.startswith(".")
-
-
 def content_key(attrs: Mapping[str, Any]) -> str:
     """What a fit depends on, as one string: two fits with one key are the same fit."""
     names = ("data_hash", "fitted_hash", "law", "law_hash", "code_hash", "noise", "backgrounds",
              "seed", "settings", "device")  # fmt: skip
     return hashlib.sha256(json.dumps([str(attrs[n]) for n in names]).encode()).hexdigest()
+
+
+def thinned(tree: xr.DataTree, keep: int | None) -> xr.DataTree:
+    """The fit with `keep` draws a chain, evenly spaced; None for all, 0 for none."""
+    total = tree["posterior"].sizes["draw"]
+    if keep is None or keep >= total:
+        return tree
+    chains = tree["posterior"].sizes["chain"]
+    groups = {}
+    for name, child in tree.children.items():
+        data = child.to_dataset()
+        if name in DRAWS and keep == 0:
+            continue
+        if name in DRAWS:  # the prior's draws are one chain
+            n = min(keep * chains if name.startswith("prior") else keep, data.sizes["draw"])
+            data = data.isel(draw=np.linspace(0, data.sizes["draw"] - 1, n).round().astype(int))
+        groups[name] = data
+    few = xr.DataTree.from_dict(groups)
+    few.attrs = tree.attrs | {"draws_kept": str(keep)}
+    return few

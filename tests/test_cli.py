@@ -344,7 +344,7 @@ def fitted(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "cache"))
         assert main(fit_command(out)) == 0
         other = [str(out / "other.csv"), "--out", str(out / "other"), "--law", "power"]
-        assert main(["fit", *other, "--chains", "2", "--warmup", "300", "--draws", "100"]) == 3
+        assert main(["fit", *other, "--chains", "2", "--warmup", "50", "--draws", "50"]) == 3
     return out
 
 
@@ -383,7 +383,7 @@ def test_rerun_keeps_what_is_finished(fitted, capsys):
 def test_broken_file_and_other_settings_are_fitted_again(fitted, tmp_path, capsys):
     [one] = (fitted / "other").glob("m_*.nc")
     (tmp_path / one.name).write_bytes(one.read_bytes()[:1000])
-    short = ["--law", "power", "--chains", "2", "--warmup", "300", "--draws", "100"]
+    short = ["--law", "power", "--chains", "2", "--warmup", "50", "--draws", "50"]
     command = ["fit", fitted / "other.csv", "--where", "model == 'm'", "--out", tmp_path, *short]
     code, out, err = run(capsys, *command)
     assert code == 3

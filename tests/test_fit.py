@@ -30,13 +30,13 @@ from bayesicl import (
 )
 from bayesicl.device import precision
 from bayesicl.engine import Engine
-from bayesicl.fit import _fall, fits, warn_misfits
+from bayesicl.fit import _fall, attributes, warn_misfits
 from bayesicl.law import BAYESIAN, Law
 from bayesicl.noise import NOISES
 from bayesicl.plan import distinct, plan
 from bayesicl.program import arrays
 from bayesicl.retry import apart, attempts
-from bayesicl.tree import content_key, file_name, law_of, load_all, study_of
+from bayesicl.tree import content_key, law_of, study_of
 
 reuse_engines = simulate.reuse_engines  # a fixture
 gates = importlib.import_module("bayesicl.diagnose")  # `bayesicl.diagnose` is the function
@@ -530,90 +530,12 @@ def test_fit_warns_and_keeps_the_warning(path, monkeypatch):
 # Files
 
 
-@pytest.mark.parametrize("ending", [".nc", ".zarr"])
-def test_round_trip(trees, tmp_path, ending):
-    path = tmp_path / "folder" / f"fit{ending}"
-    for _ in range(2):  # the second time over the first
-        assert save(trees[0], path) == path
-        assert [p.name for p in path.parent.iterdir()] == [path.name], "something is left behind"
-        again = load(path)
-        xr.testing.assert_identical(again, trees[0])
-        assert dict(again.attrs) == dict(trees[0].attrs)
-    assert content_key(again.attrs) == content_key(trees[0].attrs)
-
-
-def test_folder_of_fits(trees, tmp_path):
-    names = {file_name(study_of(tree), tree.attrs["law"]) for tree in trees}
-    assert len(names) == 2
-    for tree, name in zip(trees, names, strict=True):
-        save(tree, tmp_path / f"{name}.nc")
-    (tmp_path / ".fit.1.part.nc").write_text("left by a run that was killed")
-    assert len(load_all([tmp_path])) == 2
-    empty = tmp_path / "empty"
-    empty.mkdir()
-    with pytest.raises(InputError, match=r"no fits \(.nc or .zarr\) in this folder"):
-        load_all([empty])
-
-
-def test_a_save_that_fails_leaves_the_old_file(trees, tmp_path, monkeypatch):
-    path = save(trees[0], tmp_path / "fit.nc")
-
-    def full(*args, **more):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", full)
-    with pytest.raises(InputError, match=r"cannot be written \(No space left"):
-        save(trees[1], path)
-    assert load(path)["study"].attrs == trees[0]["study"].attrs
-
-
-def test_a_save_that_is_cut_off_leaves_no_part(trees, tmp_path, monkeypatch):
-    whole = xr.DataTree.to_netcdf
-
-    def half(self, path, **more):
-        whole(self, path, **more)
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", half)
-    with pytest.raises(InputError, match="cannot be written"):
-        save(trees[0], tmp_path / "fit.nc")
-    assert list(tmp_path.iterdir()) == []
-
-
-def test_files_that_are_no_fits(trees, tmp_path):
-    cut = save(trees[0], tmp_path / "cut.nc")
-    cut.write_bytes(cut.read_bytes()[:5000])
-    text = tmp_path / "text.nc"
-    text.write_text("shots,prob\n0,0.5\n")
-    foreign = tmp_path / "foreign.nc"
-    xr.Dataset({"x": ("n", [1.0, 2.0])}).to_netcdf(foreign, engine="h5netcdf")
-    folder = tmp_path / "empty.zarr"
-    folder.mkdir()
-    for path, message in [
-        (cut, "not a netCDF or zarr file that can be read"),
-        (text, "not a netCDF or zarr file that can be read"),
-        (foreign, "not written by bayesicl fit"),
-        (folder, "empty.zarr: not "),
-        (tmp_path / "none.nc", "no such file"),
-    ]:
-        with pytest.raises(InputError, match=message):
-            load(path)
-    with pytest.raises(InputError, match=r"saved as \.nc"):
-        save(trees[0], tmp_path / "fit.json")
-
-
 def test_content_key_changes_with_what_a_fit_depends_on(trees, path, tmp_path):
-    """From the attributes that fits would have: `done` is asked before anything is computed."""
+    """From the attributes that fits would have, before anything is computed."""
 
-    def key(curves, law=path, backgrounds=1, **more):
-        tasks, keys = plan(curves, law, backgrounds=backgrounds), []
-
-        def done(attrs, study):
-            keys.append(content_key(attrs))
-            return trees[0]
-
-        assert list(fits(tasks, done=done, **more)) == [trees[0]] * len(curves)
-        return keys[0]
+    def key(curves, law=path, backgrounds=1, *, settings, seed=0):
+        task = plan(curves, law, backgrounds=backgrounds)[0]
+        return content_key(attributes(task, settings, seed, "cpu"))
 
     curves = given(rises=Y)
     base = key(curves, settings=SHORT)

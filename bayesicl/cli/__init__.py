@@ -9,7 +9,7 @@ Example:
   bayesicl plot fits --out figures
 
 Exit codes: 0 all is well, 2 bad input, 3 a fit that was made or used did not converge,
-or a check did not find a law calibrated.
+or a check did not find a law calibrated, 4 a fit broke down and was not made.
 """
 
 import argparse

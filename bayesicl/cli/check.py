@@ -25,6 +25,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bayesicl.cli import common
+from bayesicl.cli.tables import write_table
 
 
 def add_options(parser: common.Parser) -> None:
@@ -75,8 +76,8 @@ def run(args: argparse.Namespace) -> int:
         )  # fmt: skip
     out = Path(args.out)
     for name in ("ranks", "truths"):
-        common.write_csv(getattr(found, name), out / f"{name}.csv")
-    common.write_csv(found.table, out / "coverage.csv")
+        write_table(getattr(found, name), out / f"{name}.csv")
+    write_table(found.table, out / "coverage.csv")
     figure = save_figure(plot_calibration(found), out / "calibration.png")
     common.show(found.table, as_json=args.json)
     if not args.json:

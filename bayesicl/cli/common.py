@@ -3,10 +3,9 @@
 import argparse
 import json
 import math
-import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -90,7 +89,22 @@ def add_fit_options(parser: Parser) -> None:
     add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")
     add_sampling_options(group)
-    add("--format", choices=("nc", "zarr"), default="nc", help="of saved fits (default nc: netCDF)")
+    add(
+        "--executor", default="here", metavar="E",
+        help="who fits: here (default, one study after the other), processes[=N], or "
+        "dask[=ADDRESS], a scheduler's; all draw the same",
+    )  # fmt: skip
+    group = parser.add_argument_group("writing fits")
+    add = group.add_argument
+    add(
+        "--format", choices=("nc", "zarr"), default="nc",
+        help="nc: a netCDF file a fit (default); zarr: all in one hierarchy, DIR/fits.zarr",
+    )  # fmt: skip
+    add(
+        "--keep-draws", type=_draws_kept, default="all", metavar="N",
+        help="draws a chain that a fit keeps: all (default), none, or a number, evenly spaced; "
+        "diagnostics and summaries are always of all draws",
+    )  # fmt: skip
 
 
 def add_sampling_options(group: argparse._ArgumentGroup) -> None:
@@ -115,6 +129,16 @@ def _renamed(text: str) -> tuple[str, str]:
     if not (canonical and name):
         raise argparse.ArgumentTypeError(f"must be CANONICAL=NAME like shots=n_demos, got {text!r}")
     return canonical, name
+
+
+def _draws_kept(text: str) -> int | None:
+    if text == "all":
+        return None
+    if text == "none":
+        return 0
+    if not text.isdecimal() or int(text) < 4:
+        raise argparse.ArgumentTypeError(f"must be all, none, or at least 4, got {text!r}")
+    return int(text)
 
 
 def _seed(text: str) -> int:
@@ -152,8 +176,8 @@ def read_table(args: argparse.Namespace, table: str) -> "Curves":
 
 
 def load_fits(paths: Iterable[str]) -> "list[xr.DataTree]":
-    """All fits named and in the folders named."""
-    from bayesicl.tree import load_all
+    """All fits named and in the folders named, with their draws."""
+    from bayesicl.store import load_all
 
     return load_all(paths)
 
@@ -216,20 +240,29 @@ def status() -> Iterator[Callable[[str], None]]:
 
 def complaint(tree: "xr.DataTree") -> str:
     """Why a fit is not to be relied on; "" where it is."""
-    from bayesicl.tree import label, law_label
+    from bayesicl.tree import label
 
-    if tree.attrs["passed"]:
+    return unreliable(label(tree), tree.attrs)
+
+
+def unreliable(study: str, attrs: "Mapping[Any, Any]") -> str:
+    """Why the fit of a study is not to be relied on, from its attributes; "" where it is."""
+    from bayesicl.tree import same_laws
+
+    if attrs["passed"]:
         return ""
-    failures = "; ".join(json.loads(tree.attrs["diagnostics"])["failures"])
-    return f"not converged, do not rely on it: {label(tree)}, {law_label(tree)} ({failures})"
+    failures = "; ".join(json.loads(attrs["diagnostics"])["failures"])
+    return f"not converged, do not rely on it: {study}, {same_laws(attrs)} ({failures})"
 
 
-def finish(complaints: Iterable[str]) -> int:
-    """Say which fits failed their gates; returns the exit code."""
-    said = [text for text in complaints if text]
-    for text in said:
-        say(text)
-    return 3 if said else 0
+def finish(complaints: Iterable[str], failures: Iterable[str] = ()) -> int:
+    """Say which fits failed their gates, and which could not be made; returns the exit code."""
+    code = 0
+    for worse, texts in ((3, complaints), (4, failures)):
+        for text in filter(None, texts):
+            say(text)
+            code = worse
+    return code
 
 
 # -- writing --------------------------------------------------------------------------------------
@@ -250,15 +283,3 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
         reason = error.strerror or error
         raise InputError(f"{option} {folder}: cannot be written to ({reason})") from error
     return folder
-
-
-def write_csv(frame: "pd.DataFrame", path: Path) -> Path:
-    """Write a table in one step: all of it or nothing."""
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        frame.to_csv(part, index=False)
-        os.replace(part, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    return path

@@ -1,30 +1,38 @@
 """Fit laws to every study of a table.
 
-Each study and law becomes one file in DIR as soon as it is finished, and summary.csv holds all
-parameters in the end. The same command run again keeps the fits that it finds finished.
+Each study and law is written to DIR as soon as it is finished, and summary.csv (or .parquet) holds
+all parameters in the end. The same command run again keeps the fits that it finds finished,
+however it ended. A fit that breaks down is named, and costs no other: exit code 4.
+
+On a cluster: start `dask scheduler` and `dask worker ADDRESS --nthreads 1`, and keep DIR, and a law
+of your own, where all workers see them. Draws are the same for every executor.
 
 Example:
   bayesicl fit curves.csv --out fits --law scoring power --outcome nll --where "shots <= 64"
+  bayesicl fit curves.csv --out fits --executor processes=8 --keep-draws 250 --summary parquet
 """
 
 import argparse
 import json
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from bayesicl.cli import common
+from bayesicl.cli import common, tables
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
-    import xarray as xr
+    import pandas as pd
 
     from bayesicl.curves import Curves
     from bayesicl.engine import Settings
+    from bayesicl.execute import Job
     from bayesicl.law import Law
-    from bayesicl.study import Study
+    from bayesicl.plan import Task
+
+MANY = 200  # fits: of more, only those that did not pass are shown
 
 
 def add_options(parser: common.Parser) -> None:
@@ -34,35 +42,63 @@ def add_options(parser: common.Parser) -> None:
     common.add_json(parser)
     common.add_table_options(parser)
     common.add_fit_options(parser)
+    parser.add_argument(
+        "--summary", choices=("csv", "parquet"), default="csv",
+        help="of all parameters, DIR/summary.csv (default) or .parquet",
+    )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> int:
     """Fit, save and tabulate."""
     import pandas as pd
 
-    from bayesicl.summary import summarise
-
-    gates, parameters, complaints = [], [], []
-    for tree in fit_table(common.read_table(args, args.table), args):
-        gates.append(gate_row(tree))
-        table = common.named(tree, summarise(tree).table)
-        parameters.append(table.assign(passed=bool(tree.attrs["passed"])))
-        complaints.append(common.complaint(tree))
-    path = common.write_csv(pd.concat(parameters, ignore_index=True), Path(args.out, "summary.csv"))
-    common.show(pd.DataFrame(gates), as_json=args.json)
-    if not args.json:
-        print(f"\n{len(gates)} fits in {args.out}; all parameters in {path}")
-    return common.finish(complaints)
+    tables.check_ending(args.summary)
+    rows = fit_table(common.read_table(args, args.table), args)
+    made = [row for row in rows if not row.failure]
+    shown = made if args.json or len(made) <= MANY else [row for row in made if row.complaint]
+    if shown or args.json:
+        common.show(pd.DataFrame([row.gates for row in shown]), as_json=args.json)
+    if made:
+        path = tables.write_table(_parameters(made), Path(args.out, f"summary.{args.summary}"))
+        if not args.json:
+            print(f"\n{len(made)} fits in {args.out}; all parameters in {path}")
+    return common.finish((row.complaint for row in made), (row.failure for row in rows))
 
 
-def fit_table(curves: "Curves", args: argparse.Namespace) -> "Iterator[xr.DataTree]":
-    """Fit as the options ask; saved before they are yielded, one at a time."""
+@dataclass(frozen=True)
+class Row:
+    """What is kept of a fit while others are made. number: of its task. path: where it was saved.
+
+    gates: how it went, in one row. complaint: why it is not to be relied on. failure: why there is
+    none; each is "" where all is well.
+    """
+
+    number: int
+    path: Path
+    gates: dict[str, Any]
+    complaint: str = ""
+    failure: str = ""
+
+
+def _parameters(rows: Sequence[Row]) -> "Iterator[pd.DataFrame]":
+    """The summaries of fits, read one at a time."""
+    from bayesicl.files import read_summary
+
+    for row in rows:
+        table, head = read_summary(row.path), {k: row.gates[k] for k in ("study", "law")}
+        names = [*head, *table.columns, "passed"]
+        yield table.assign(**head, passed=row.gates["passed"]).loc[:, names]
+
+
+def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
+    """Fit and save as the options ask, in the order of studies and laws."""
     from bayesicl.engine import Settings
 
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
     return fit_and_save(
         curves, chosen_laws(args.law), args.out, settings=settings, noise=args.noise,
         backgrounds=args.backgrounds, seed=args.seed, device=args.device, ending=args.format,
+        keep=args.keep_draws, executor=args.executor,
     )  # fmt: skip
 
 
@@ -93,88 +129,103 @@ def fit_and_save(
     seed: int = 0,
     device: str = "cpu",
     ending: str = "nc",
-) -> "Iterator[xr.DataTree]":
+    keep: int | None = None,
+    executor: str = "here",
+) -> list[Row]:
     """Fit every study under every law into a folder, but for what is finished there.
 
     Whatever can be wrong with the input is found before the folder is touched.
     """
     from tqdm import tqdm
 
+    from bayesicl.cli import keep_compiled_programs
     from bayesicl.device import precision
-    from bayesicl.fit import fits
+    from bayesicl.execute import Job, executor_of
+    from bayesicl.files import check_ending
+    from bayesicl.fit import attributes
     from bayesicl.plan import plan
-    from bayesicl.tree import file_name, label, law_label, save, study_of
+    from bayesicl.store import Store
 
-    tasks = plan(curves, laws, noise=noise, backgrounds=backgrounds)
+    tasks, spread = plan(curves, laws, noise=noise, backgrounds=backgrounds), executor_of(executor)
+    check_ending(ending)
     with precision(device):
         pass
-    folder = common.writable_folder(out)
-    kept: set[Path] = set()
+    store = Store(common.writable_folder(out).resolve(), ending, keep)
+    store.prepare()
+    rows: dict[int, Row] = {}
+    kept = 0
 
-    def place(study: "Study", law: str) -> Path:
-        return folder / f"{file_name(study, law)}.{ending}"
+    def jobs() -> "Iterator[Job]":
+        nonlocal kept
+        for number, task in enumerate(tasks):
+            path = store.place(task.study, task.law.name)
+            try:
+                found = store.finished(path, attributes(task, settings, seed, device))
+            except InputError as error:
+                found = None
+                common.say(f"fitting again: {error}")
+            if found is None:
+                yield Job(number, task, settings, seed, device, store, path, keep_compiled_programs)
+            else:
+                kept += 1
+                rows[number] = _made(number, path, task, found)
+                told(rows[number], "kept from before")
 
-    def done(attrs: dict[str, Any], study: "Study") -> "xr.DataTree | None":
-        path = place(study, attrs["law"])
-        tree = same_fit(path, attrs)
-        if tree is not None:
-            kept.add(path)
-        return tree
+    def told(row: Row, how: str) -> None:
+        bar.update()
+        if bar.disable and not row.failure:  # no terminal
+            passed = "passed" if row.gates["passed"] else "NOT CONVERGED"
+            common.say(f"{row.gates['study']}, {row.gates['law']}: {passed} ({how})")
 
     with tqdm(
         total=len(tasks), file=sys.stderr, disable=None, dynamic_ncols=True,
-        bar_format="{bar:20} {elapsed} {desc}",
+        bar_format="{bar:20} {n_fmt}/{total_fmt} {elapsed} {desc}",
     ) as bar:  # fmt: skip
-        start = time.monotonic()
-        progress = bar.set_description_str
-        for tree in fits(
-            tasks, settings=settings, seed=seed, device=device, progress=progress, done=done
-        ):
-            path = place(study_of(tree), tree.attrs["law"])
-            if path not in kept:
-                save(tree, path)
-            bar.update()
-            if bar.disable:  # no terminal
-                passed = "passed" if tree.attrs["passed"] else "NOT CONVERGED"
-                how = "kept from before" if path in kept else f"{time.monotonic() - start:.1f} s"
-                common.say(f"{label(tree)}, {law_label(tree)}: {passed} ({how})")
-            yield tree
-            start = time.monotonic()
+        for outcome in spread(jobs(), bar.set_description_str):
+            number, task = outcome.number, tasks[outcome.number]
+            path = store.place(task.study, task.law.name)
+            if outcome.bad_input:
+                raise InputError(outcome.failure)
+            if outcome.attrs is None:
+                what = f"failed: {task.study.label}, {task.law.name}: {outcome.failure}"
+                rows[number] = Row(number, path, {}, failure=what)
+            else:
+                warn(outcome.attrs)
+                rows[number] = _made(number, path, task, outcome.attrs)
+            told(rows[number], f"{outcome.seconds:.1f} s")
     if kept:
-        common.say(f"{len(kept)} of {len(tasks)} fits were finished before and are kept")
+        common.say(f"{kept} of {len(tasks)} fits were finished before and are kept")
+    return [rows[number] for number in sorted(rows)]
 
 
-def same_fit(path: Path, attrs: dict[str, Any]) -> "xr.DataTree | None":
-    """The fit in this file, if there is one, it can be read, and it is of the same content."""
-    from bayesicl.tree import content_key, load
-
-    if not path.exists():
-        return None
-    try:
-        tree = load(path)
-    except InputError as error:
-        common.say(f"fitting again: {error}")
-        return None
-    if content_key({str(name): value for name, value in tree.attrs.items()}) != content_key(attrs):
-        common.say(f"fitting again, with other data or settings than before: {path}")
-        return None
-    return tree
+def _made(number: int, path: Path, task: "Task", attrs: Mapping[str, Any]) -> Row:
+    gates = gate_row(task.study.label, attrs)
+    return Row(number, path, gates, common.unreliable(task.study.label, attrs))
 
 
-def gate_row(tree: "xr.DataTree") -> dict[str, Any]:
-    """How a fit went, in one row."""
-    from bayesicl.summary import missed
-    from bayesicl.tree import label, law_label, study_of
+def warn(attrs: Mapping[str, Any]) -> None:
+    """Warn of what a fit found odd about its data."""
+    import warnings
 
-    checks = json.loads(tree.attrs["diagnostics"])
+    from bayesicl.errors import CurveWarning
+
+    for remark in json.loads(attrs["warnings"]):
+        warnings.warn(remark, CurveWarning, stacklevel=2)
+
+
+def gate_row(study: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
+    """How the fit of a study went, in one row."""
+    from bayesicl.tree import same_laws
+
+    checks = json.loads(attrs["diagnostics"])
     return {
-        "study": label(tree),
-        "law": law_label(tree),
-        "passed": bool(tree.attrs["passed"]),
+        "study": study,
+        "law": same_laws(attrs),
+        "passed": bool(attrs["passed"]),
         "worst_rhat": checks["rhat"],
         "ess_bulk": checks["ess_bulk"],
         "ess_tail": checks["ess_tail"],
         "divergences": checks["divergences"],
-        "missed_cells": len(missed(tree)),
-        "fitted": study_of(tree).fraction,
+        "missed_cells": int(attrs["missed_cells"]),
+        "fitted": float(attrs["fitted"]),
     }

@@ -54,8 +54,9 @@ def run(args: argparse.Namespace) -> int:
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise InputError(f"--threshold must lie between 0 and 1, got {args.threshold:g}")
     parts: dict[str, list[pd.DataFrame]] = {"cells": [], "curves": [], "reached": []}
-    complaints = []
-    for tree in _fits(args):
+    complaints: list[str] = []
+    failures: list[str] = []
+    for tree in _fits(args, failures):
         complaints.append(common.complaint(tree))
         # Beside saved fits --law tells where a law is; a table's fits know it.
         law = args.law[0] if args.law != ["all"] and args.out is None else None
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
                 print()
         for line in _cautions(tables["scores"]) if "scores" in tables else ():
             print(line)
-    return common.finish(complaints)
+    return common.finish(complaints, failures)
 
 
 def _cautions(scores: "pd.DataFrame") -> list[str]:
@@ -121,8 +122,11 @@ HEADINGS = {
 }
 
 
-def _fits(args: argparse.Namespace) -> "Iterable[xr.DataTree]":
-    """Saved fits, or the table's as they are made."""
+def _fits(args: argparse.Namespace, failures: list[str]) -> "Iterable[xr.DataTree]":
+    """Saved fits, or the table's once they are made; `failures` takes why some are not."""
+    from bayesicl.files import load
+    from bayesicl.store import load_each
+
     first = Path(args.source[0])
     if first.is_dir() or first.suffix in (".nc", ".zarr"):
         parser = common.Parser()
@@ -137,7 +141,7 @@ def _fits(args: argparse.Namespace) -> "Iterable[xr.DataTree]":
                 f"--law {args.law[0]}: beside fits it says where your own law's file is; name the "
                 "fits that you want instead"
             )
-        return common.load_fits(args.source)
+        return load_each(args.source)
     if len(args.source) > 1:
         raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
     curves = common.read_table(args, args.source[0])
@@ -147,4 +151,8 @@ def _fits(args: argparse.Namespace) -> "Iterable[xr.DataTree]":
         )
     if args.out is None:
         raise InputError(f"{first} is a table: say where its fits go with --out DIR")
-    return fit_table(curves, args)
+    if args.keep_draws == 0:
+        raise InputError("--keep-draws none: predictions need draws; leave it out")
+    rows = fit_table(curves, args)
+    failures.extend(row.failure for row in rows)
+    return (load(row.path) for row in rows if not row.failure)

@@ -67,9 +67,10 @@ def figures_of_fits(
     law: str | None = None,
 ) -> "Iterator[tuple[str, Figure]]":
     """Names and figures of each fit; no belief is an error only where nothing else is asked for."""
+    from bayesicl.files import file_name
     from bayesicl.forecast import curve_shots, predict
     from bayesicl.plot import plot_belief, plot_curves, plot_ppc
-    from bayesicl.tree import file_name, study_of
+    from bayesicl.tree import study_of
 
     for tree in trees:
         study = study_of(tree)

@@ -12,6 +12,8 @@ import argparse
 
 from bayesicl.cli import common
 
+LEVEL = 0.9  # of the intervals that a fit keeps
+
 
 def add_options(parser: common.Parser) -> None:
     """Fits, --level and --json."""
@@ -24,13 +26,19 @@ def run(args: argparse.Namespace) -> int:
     """Print the text of each fit, or the records of all."""
     import pandas as pd
 
+    from bayesicl.store import load_each
     from bayesicl.summary import summarise
 
-    trees = common.load_fits(args.fits)
-    summaries = [summarise(tree, level=args.level) for tree in trees]
+    # Draws are needed for other intervals alone; what a fit says of itself is kept with it.
+    trees = load_each(args.fits, draws=args.level != LEVEL)
+    parts, complaints = [], []
+    for i, tree in enumerate(trees):
+        summary = summarise(tree, level=args.level)
+        complaints.append(common.complaint(tree))
+        if args.json:
+            parts.append(common.named(tree, summary.table))
+        else:
+            print("\n" * (i > 0) + summary.text)
     if args.json:
-        tables = [common.named(t, s.table) for t, s in zip(trees, summaries, strict=True)]
-        common.show(pd.concat(tables, ignore_index=True), as_json=True)
-    else:
-        print("\n\n".join(summary.text for summary in summaries))
-    return common.finish(map(common.complaint, trees))
+        common.show(pd.concat(parts, ignore_index=True), as_json=True)
+    return common.finish(complaints)
