@@ -12,6 +12,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from multiprocessing.connection import wait
@@ -25,6 +26,7 @@ from bayesicl.plan import Task
 from bayesicl.retry import Progress
 from bayesicl.store import Store
 
+MANY = 20  # fits, for which it is worth while to start processes
 TRIES = 2  # of a fit whose worker died, perhaps for another's fault
 _one_at_a_time = threading.Lock()  # NumPyro's handlers are one stack for all threads
 
@@ -64,9 +66,14 @@ Executor = Callable[[Iterable[Job], Progress], Iterator[Outcome]]
 """Does jobs and tells what came of each as it is finished, in any order."""
 
 
-def executor_of(text: str) -> Executor:
-    """The executor that the command line calls so: here, processes[=N] or dask[=ADDRESS]."""
+def executor_of(text: str, fits: int, device: str) -> Executor:
+    """The executor that the command line calls so: auto, here, processes[=N] or dask[=ADDRESS].
+
+    auto: a process a core where there are many fits for the CPU, else here.
+    """
     name, given, where = text.partition("=")
+    if name == "auto" and not given:
+        name = "processes" if fits >= MANY and device == "cpu" else "here"
     if name == "here" and not given:
         return here
     if name == "processes" and (not given or where.isdecimal()) and where != "0":
@@ -77,7 +84,7 @@ def executor_of(text: str) -> Executor:
 
         return lambda jobs, progress: dask(jobs, progress, address=where or None)
     raise InputError(
-        f"--executor must be here, processes, processes=N, dask or dask=ADDRESS, got {text!r}"
+        f"--executor must be auto, here, processes, processes=N, dask or dask=ADDRESS, got {text!r}"
     )
 
 
@@ -124,9 +131,21 @@ def failed(number: int, error: BaseException) -> Outcome:
 
 
 def here(jobs: Iterable[Job], progress: Progress) -> Iterator[Outcome]:
-    """One after the other in this process; the chains of each use all cores."""
+    """One after the other in this process."""
     for job in jobs:
         yield do(job, progress)
+
+
+@contextmanager
+def _environment(**variables: str) -> Iterator[None]:
+    """Variables that a process started meanwhile inherits, unless the user has set them."""
+    new = {name: value for name, value in variables.items() if name not in os.environ}
+    os.environ.update(new)
+    try:
+        yield
+    finally:
+        for name in new:
+            del os.environ[name]
 
 
 class _Worker:
@@ -137,7 +156,8 @@ class _Worker:
         context = multiprocessing.get_context("spawn")
         self.pipe, theirs = context.Pipe()
         self.process = context.Process(target=_serve, args=(theirs,), daemon=True)
-        self.process.start()
+        with _environment(NPROC="1"):  # of XLA's threads: each process has a core of its own
+            self.process.start()
         theirs.close()  # so that its death is heard
         self.job: Job | None = None
 

@@ -15,7 +15,7 @@ from bayesicl.labels import Labels
 from bayesicl.law import Design
 
 Progress = Callable[[str], None]
-HOPELESS = 1500.0  # leapfrogs a draw, summed over attempts: a hundred times what mixing takes
+HOPELESS = 600.0  # leapfrogs a draw, summed over attempts: fifty times what mixing takes
 
 
 class Outcome(NamedTuple):

@@ -126,7 +126,7 @@ def test_a_broken_study_costs_no_other(tmp_path, capsys):
 @pytest.mark.parametrize("text", ["threads", "processes=", "processes=0", "dask=", "here=2"])
 def test_executors_that_there_are_not(text):
     with pytest.raises(InputError, match="--executor must be here, processes, processes=N, dask"):
-        executor_of(text)
+        executor_of(text, 3, "cpu")
 
 
 def test_dask_that_is_not_there(folder, monkeypatch, capsys):
@@ -246,3 +246,14 @@ def remove(path: Path) -> None:
     import shutil
 
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+@pytest.mark.parametrize(("fits", "device"), [(19, "cpu"), (20, "cpu"), (20, "gpu")])
+def test_many_fits_are_made_by_processes(fits, device, monkeypatch):
+    monkeypatch.setattr("bayesicl.execute.processes", lambda jobs, progress, count: count)
+    monkeypatch.setattr("bayesicl.execute.here", "here")
+    chosen = executor_of("auto", fits, device)
+    if (fits, device) == (20, "cpu"):
+        assert chosen([], print) == os.cpu_count()
+    else:
+        assert chosen == "here"

@@ -90,9 +90,9 @@ def add_fit_options(parser: Parser) -> None:
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")
     add_sampling_options(group)
     add(
-        "--executor", default="here", metavar="E",
-        help="who fits: here (default, one study after the other), processes[=N], or "
-        "dask[=ADDRESS], a scheduler's; all draw the same",
+        "--executor", default="auto", metavar="E",
+        help="who fits: here (one study after the other), processes[=N], dask[=ADDRESS] (a "
+        "scheduler's), or auto (default: processes where there are many fits); all draw the same",
     )  # fmt: skip
     group = parser.add_argument_group("writing fits")
     add = group.add_argument

@@ -130,7 +130,7 @@ def fit_and_save(
     device: str = "cpu",
     ending: str = "nc",
     keep: int | None = None,
-    executor: str = "here",
+    executor: str = "auto",
 ) -> list[Row]:
     """Fit every study under every law into a folder, but for what is finished there.
 
@@ -146,7 +146,8 @@ def fit_and_save(
     from bayesicl.plan import plan
     from bayesicl.store import Store
 
-    tasks, spread = plan(curves, laws, noise=noise, backgrounds=backgrounds), executor_of(executor)
+    tasks = plan(curves, laws, noise=noise, backgrounds=backgrounds)
+    spread = executor_of(executor, len(tasks), device)
     check_ending(ending)
     with precision(device):
         pass
