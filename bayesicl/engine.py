@@ -5,7 +5,9 @@ thousand studies of one shape cost one compilation, and chains use all cores as 
 A chain's draws depend on its key, its data and the padded shape alone.
 """
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
@@ -18,7 +20,7 @@ from jax import random
 from bayesicl import nuts, warmup
 from bayesicl.cache import Programs
 from bayesicl.code import code_hash
-from bayesicl.device import on_device
+from bayesicl.device import on_device, precision
 from bayesicl.errors import InputError
 from bayesicl.jumps import Mixture
 from bayesicl.law import Design, Law, laws
@@ -30,6 +32,7 @@ WINDOWS = (
     (0.06, False), (0.08, False), (0.12, True), (0.2, True), (0.34, True), (0.1, True), (0.1, True),
 )  # fmt: skip
 """Of warm-up: shares, and whether the scale is taken of all chains' draws about one mean."""
+GROUP = 2  # chains that one thread advances together; draws depend on it, not on the threads
 STEP_ONLY = 2  # windows at the end that leave the scale as it is
 
 
@@ -56,9 +59,9 @@ class Settings:
 
 
 class State(NamedTuple):
-    """Where chains stand, and how they move. lanes: (1, chains). chol: (1, d, d)."""
+    """Where chains stand, and how they move. groups: of (1, GROUP) lanes. chol: (1, d, d)."""
 
-    lanes: nuts.Lane
+    groups: tuple[nuts.Lane, ...]
     chol: Any
 
 
@@ -251,10 +254,11 @@ class Engine:
                 return nuts.with_step(lane, jnp.log(0.5)), curvature
 
             lanes, curvature = jax.vmap(one)(random.split(key, self.settings.chains))
-            return jax.tree.map(lambda x: x[None], lanes), curvature
+            group = lambda i: jax.tree.map(lambda x: x[None, i : i + GROUP], lanes)  # noqa: E731
+            return tuple(map(group, range(0, self.settings.chains, GROUP))), curvature
 
-        lanes, curvature = self.compiled("start", begin, key, study)(key, study)
-        return State(lanes, warmup.scale_of_curvature(np.asarray(curvature))[None])
+        groups, curvature = self.compiled("start", begin, key, study)(key, study)
+        return State(groups, warmup.scale_of_curvature(np.asarray(curvature))[None])
 
     def _advance(self, state: State, n: int, key, call: int, target, study, mixture):
         """`n` transitions, adapting the step size to a target where one is given.
@@ -263,33 +267,44 @@ class Engine:
         """
         fn, _, _ = self._gradient(*study)
 
-        def advance(lanes, n, key, call, chance, mixture, chol, data):
-            # All chains of a study go on from one step size, which they have found together.
-            average = jnp.mean(lanes.step.log_average, axis=-1, keepdims=True)
-            lanes = nuts.with_step(lanes, jnp.broadcast_to(average, lanes.i.shape))
-            keys, mixture, data = jax.tree.map(
-                lambda x: x[None], (random.fold_in(key, call), mixture, data)
-            )
+        def advance(lanes, n, key, log_step, chance, mixture, chol, data):
+            lanes = nuts.with_step(lanes, jnp.broadcast_to(log_step, lanes.i.shape))
+            key = random.fold_in(random.fold_in(key[0], key[1]), key[2])
+            keys, mixture, data = jax.tree.map(lambda x: x[None], (key, mixture, data))
             return nuts.advance(lanes, n, keys, chance, mixture, chol, data, fn=fn)
 
+        def run(numbered):
+            g, lanes = numbered
+            numbers = (key, np.int32(call), np.int32(g))
+            args = (lanes, np.int32(n), numbers, *on_device((log_step, chance, mixture, chol)))
+            with precision(self.device):  # JAX's settings belong to the thread
+                found = self.compiled("sampler", advance, *args, study)(*args, study)
+                return jax.block_until_ready(found)
+
+        # All chains of a study go on from one step size, which they have found together.
+        found = [np.asarray(lanes.step.log_average) for lanes in state.groups]
+        log_step, chol = np.mean(np.concatenate(found, axis=1)), np.asarray(state.chol)
         chance = nuts.Chance(np.asarray(target or 0.5), np.asarray(target is not None))
-        arrays = on_device((chance, mixture, state.chol))
-        chance, mixture, chol = arrays
-        args = (state.lanes, np.int32(n), key, np.int32(call), chance, mixture, chol, study)
-        lanes, record = self.compiled("sampler", advance, *args)(*args)
-        return state._replace(lanes=lanes), np.asarray(record)[0, :, :n]
+        with ThreadPoolExecutor(min(len(state.groups), os.cpu_count() or 1)) as pool:
+            groups, records = zip(*pool.map(run, enumerate(state.groups)), strict=True)
+        record = np.concatenate([np.asarray(x)[0, :, :n] for x in records])
+        return state._replace(groups=groups), record
 
     def resume(self, chains: Chains, design: Design, data: Mapping) -> Chains:
         """The same chains, adapted as they are, standing in the posterior of other data."""
         study = on_device((design, data))
         fn, _, _ = self._gradient(*study)
-        lanes = chains.state.lanes
-        q = lanes.tree.proposal.q[0]
-        stand = lambda study, q: jax.vmap(partial(fn, study))(q)  # noqa: E731
-        found = self.compiled("standing", stand, study, q)(study, q)
-        point = nuts.Point(q, *found)
-        tree = lanes.tree._replace(proposal=jax.tree.map(lambda x: x[None], point))
-        return chains._replace(state=chains.state._replace(lanes=lanes._replace(tree=tree)))
+
+        def stand(study, lanes):
+            q = lanes.tree.proposal.q
+            point = nuts.Point(q, *jax.vmap(jax.vmap(partial(fn, study)))(q))
+            return lanes._replace(tree=lanes.tree._replace(proposal=point))
+
+        groups = tuple(
+            self.compiled("standing", stand, study, lanes)(study, lanes)
+            for lanes in chains.state.groups
+        )
+        return chains._replace(state=chains.state._replace(groups=groups))
 
     def extend(
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
@@ -301,7 +316,7 @@ class Engine:
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
     ) -> Chains:
         """As many draws again from where the chains ended, without adapting."""
-        lanes = chains.state.lanes  # a key as new as where they stand
+        lanes = chains.state.groups[0]  # a key as new as where they stand
         key = random.wrap_key_data(np.asarray(lanes.key)[0, 0] ^ np.asarray(lanes.ticks)[0, 0])
         return self._draw(chains.state, key, on_device((design, data)), mixture)
 
