@@ -27,7 +27,6 @@ IN_MEMORY = 32  # programs that an engine holds at once
 MOST_BYTES = 2e9  # of the folder; the programs that were used longest ago go first
 
 
-@cache
 def folder() -> Path | None:
     """The user's cache folder, or None where there is none to write to.
 
@@ -38,7 +37,7 @@ def folder() -> Path | None:
         return None
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        place = Path(named or Path(home, "bayesicl"))
+        place = Path(named) if named else Path(home, "bayesicl")
         place.mkdir(parents=True, exist_ok=True)
     except (OSError, RuntimeError):  # RuntimeError: a user without a home
         return None

@@ -7,8 +7,9 @@ from pathlib import Path
 from bayesicl.law import laws
 
 SHARED = (
-    "law", "priors", "noise", "program", "posterior", "device", "nuts", "warmup", "jumps",
-    "engine", "retry", "convergence", "diagnose", "labels", "identify", "summary",
+    "law", "priors", "noise", "special", "program", "posterior", "device", "lanes", "nuts",
+    "warmup", "jumps", "chains", "engine", "retry", "convergence", "diagnose", "labels",
+    "identify", "summary",
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,21 +19,18 @@ from jax import random
 
 from bayesicl import nuts, warmup
 from bayesicl.cache import Programs
+from bayesicl.chains import Chains, State, diverging, flat, join
 from bayesicl.code import code_hash
 from bayesicl.device import on_device, precision
 from bayesicl.errors import InputError
 from bayesicl.jumps import Mixture
+from bayesicl.lanes import Chance, Point, stand, with_step
 from bayesicl.law import Design, Law, laws
 from bayesicl.noise import Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 
-WINDOWS = (
-    (0.06, False), (0.08, False), (0.12, True), (0.2, True), (0.34, True), (0.1, True), (0.1, True),
-)  # fmt: skip
-"""Of warm-up: shares, and whether the scale is taken of all chains' draws about one mean."""
 GROUP = 2  # chains that one thread advances together; draws depend on it, not on the threads
-STEP_ONLY = 2  # windows at the end that leave the scale as it is
 
 
 @dataclass(frozen=True)
@@ -56,21 +53,6 @@ class Settings:
                 )
         if not 0 < self.target_accept < 1:
             raise InputError(f"target_accept must lie in (0, 1), got {self.target_accept}")
-
-
-class State(NamedTuple):
-    """Where chains stand, and how they move. groups: of (1, GROUP) lanes. chol: (1, d, d)."""
-
-    groups: tuple[nuts.Lane, ...]
-    chol: Any
-
-
-class Chains(NamedTuple):
-    """Draws of all chains: sites in sampling coordinates and statistics, (chains, draws, ...)."""
-
-    w: dict[str, np.ndarray]
-    stats: dict[str, np.ndarray]
-    state: State
 
 
 class Engine:
@@ -209,17 +191,17 @@ class Engine:
         study = on_device((design, data))
         target = target_accept or self.settings.target_accept
         if after is None:
-            state, windows = self._start(key, study), WINDOWS
+            state, windows = self._start(key, study), warmup.WINDOWS
         else:
             chol = warmup.scale_of_draws(flat(after.w), pooled=True)[None]
-            state, windows = after.state._replace(chol=chol), WINDOWS[-STEP_ONLY:]
+            state, windows = after.state._replace(chol=chol), warmup.WINDOWS[-warmup.STEP_ONLY :]
         for k, (share, pooled) in enumerate(windows):
             n = round(share * self.settings.warmup)
             state, record = self._advance(state, n, key, k, target, study, mixture)
             rest = len(windows) - 1 - k
-            if rest <= STEP_ONLY and _diverging(record[:, n // 2 :]).any():
+            if rest <= warmup.STEP_ONLY and diverging(record[:, n // 2 :]).any():
                 target = 1.0 - (1.0 - target) / 3.0  # this posterior needs smaller steps
-            if rest >= STEP_ONLY:
+            if rest >= warmup.STEP_ONLY:
                 q = record[:, n // 3 :, : -len(nuts.STATISTICS)]
                 state = state._replace(chol=warmup.scale_of_draws(q, pooled=pooled)[None])
         return self._draw(state, key, study, mixture)
@@ -250,8 +232,8 @@ class Engine:
             def one(key):
                 k_start, k_lane = random.split(key)
                 point, curvature = warmup.start(k_start, partial(fn, study), d)
-                lane = nuts.stand(k_lane, point, self.settings.max_tree_depth)
-                return nuts.with_step(lane, jnp.log(0.5)), curvature
+                lane = stand(k_lane, point, self.settings.max_tree_depth)
+                return with_step(lane, jnp.log(0.5)), curvature
 
             lanes, curvature = jax.vmap(one)(random.split(key, self.settings.chains))
             group = lambda i: jax.tree.map(lambda x: x[None, i : i + GROUP], lanes)  # noqa: E731
@@ -268,7 +250,7 @@ class Engine:
         fn, _, _ = self._gradient(*study)
 
         def advance(lanes, n, key, log_step, chance, mixture, chol, data):
-            lanes = nuts.with_step(lanes, jnp.broadcast_to(log_step, lanes.i.shape))
+            lanes = with_step(lanes, jnp.broadcast_to(log_step, lanes.i.shape))
             key = random.fold_in(random.fold_in(key[0], key[1]), key[2])
             keys, mixture, data = jax.tree.map(lambda x: x[None], (key, mixture, data))
             return nuts.advance(lanes, n, keys, chance, mixture, chol, data, fn=fn)
@@ -284,7 +266,7 @@ class Engine:
         # All chains of a study go on from one step size, which they have found together.
         found = [np.asarray(lanes.step.log_average) for lanes in state.groups]
         log_step, chol = np.mean(np.concatenate(found, axis=1)), np.asarray(state.chol)
-        chance = nuts.Chance(np.asarray(target or 0.5), np.asarray(target is not None))
+        chance = Chance(np.asarray(target or 0.5), np.asarray(target is not None))
         with ThreadPoolExecutor(min(len(state.groups), os.cpu_count() or 1)) as pool:
             groups, records = zip(*pool.map(run, enumerate(state.groups)), strict=True)
         record = np.concatenate([np.asarray(x)[0, :, :n] for x in records])
@@ -295,13 +277,13 @@ class Engine:
         study = on_device((design, data))
         fn, _, _ = self._gradient(*study)
 
-        def stand(study, lanes):
+        def stand_again(study, lanes):
             q = lanes.tree.proposal.q
-            point = nuts.Point(q, *jax.vmap(jax.vmap(partial(fn, study)))(q))
+            point = Point(q, *jax.vmap(jax.vmap(partial(fn, study)))(q))
             return lanes._replace(tree=lanes.tree._replace(proposal=point))
 
         groups = tuple(
-            self.compiled("standing", stand, study, lanes)(study, lanes)
+            self.compiled("standing", stand_again, study, lanes)(study, lanes)
             for lanes in chains.state.groups
         )
         return chains._replace(state=chains.state._replace(groups=groups))
@@ -310,7 +292,7 @@ class Engine:
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
     ) -> Chains:
         """As many draws again from where the chains ended, joined to what they drew."""
-        return _join(chains, self.go_on(chains, design, data, mixture=mixture))
+        return join(chains, self.go_on(chains, design, data, mixture=mixture))
 
     def go_on(
         self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
@@ -319,18 +301,3 @@ class Engine:
         lanes = chains.state.groups[0]  # a key as new as where they stand
         key = random.wrap_key_data(np.asarray(lanes.key)[0, 0] ^ np.asarray(lanes.ticks)[0, 0])
         return self._draw(chains.state, key, on_device((design, data)), mixture)
-
-
-def _diverging(record: np.ndarray) -> np.ndarray:
-    return record[..., nuts.STATISTICS.index("diverging") - len(nuts.STATISTICS)]
-
-
-def flat(w: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Draws of all sites as one array, (chains, draws, d), in the order of the sampler's q."""
-    return np.concatenate([w[name].reshape(*w[name].shape[:2], -1) for name in sorted(w)], axis=-1)
-
-
-def _join(first: Chains, second: Chains) -> Chains:
-    join = lambda a, b: np.concatenate([a, b], axis=1)  # noqa: E731
-    w, stats = jax.tree.map(join, (first.w, first.stats), (second.w, second.stats))
-    return Chains(w, stats, second.state)

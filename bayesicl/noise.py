@@ -25,6 +25,7 @@ import numpyro.distributions as dist
 from bayesicl.errors import InputError
 from bayesicl.law import Design
 from bayesicl.priors import hypotheses
+from bayesicl.special import log_rising
 
 Arrays = Mapping[str, Any]
 """Of a study: y, total, replicates, se, fitted (cells,), and what `spread` needs."""
@@ -138,51 +139,6 @@ def _beta_binomial(logp, sizes, design: Design, data: Arrays):
     x = jnp.stack([a, b, a + b])
     rising = log_rising(x, jnp.stack([count, total - count, total]))
     return data["log_choices"] + rising[0] + rising[1] - rising[2]
-
-
-@jax.custom_jvp
-def log_rising(x, k):
-    """log Gamma(x + k) - log Gamma(x) for x > 0 and constants k >= 0.
-
-    Stirling's series of both from 8 upwards; below, Gamma(x) is Gamma(x + 8) over the product of
-    x ... x + 7. The difference does not cancel where x is large, and value and slope share their
-    logarithms, of which a fit takes millions.
-    """
-    return _rising(x, k)[0]
-
-
-@log_rising.defjvp
-def _(primals, tangents):
-    value, slope = _rising(*primals)
-    return value, slope * tangents[0]
-
-
-def _rising(x, k):
-    """`log_rising` and its slope in x: the difference of digammas."""
-    ends = jnp.stack([x, x + k])
-    low = ends < 8.0
-    t = jnp.where(low, ends * (ends + 7.0), 1.0)  # the factors in pairs: x + i and x + 7 - i
-    product = jnp.where(low, t * (t + 6.0) * (t + 10.0) * (t + 12.0), 1.0)
-    slope = (2.0 * ends + 7.0) * (((4.0 * t + 84.0) * t + 504.0) * t + 720.0)
-    slope = jnp.where(low, slope / product, 0.0)
-    big = jnp.where(low, ends + 8.0, ends)
-    u = 1.0 / big
-    v = u * u
-    series = u * _polynomial(v, (1 / 12, -1 / 360, 1 / 1260, -1 / 1680, 1 / 1188, -691 / 360360))
-    terms = (1 / 12, -1 / 120, 1 / 252, -1 / 240, 1 / 132, -691 / 32760, 1 / 12)
-    digamma = -0.5 * u - v * _polynomial(v, terms) - slope  # but for log(big)
-    step, ratio = big[1] - big[0], jnp.log1p((big[1] - big[0]) * u[0])
-    value = (big[0] - 0.5) * ratio + step * (jnp.log(big[1]) - 1.0) + series[1] - series[0]
-    value = value + jnp.log(product[0] / product[1])
-    return value, ratio + digamma[1] - digamma[0]
-
-
-def _polynomial(x, terms):
-    """terms[0] + terms[1] x + ..."""
-    total = jnp.full_like(x, terms[-1])
-    for term in terms[-2::-1]:
-        total = total * x + term
-    return total
 
 
 def _sample_scatter(design: Design, data: Arrays):

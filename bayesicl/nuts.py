@@ -12,14 +12,15 @@ S^-1. Pure functions of one lane; `advance` maps them over lanes (studies, chain
 """
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import lax, random
 
 from bayesicl.jumps import Mixture
+from bayesicl.lanes import Chance, Lane, Luck, Point, StepSize, Tree, choose
+from bayesicl.special import two_uniforms
 
 Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
 
@@ -27,107 +28,6 @@ CHUNK = 500  # transitions in one call of the compiled sampler
 MAX_ERROR = 1000.0  # nats of energy: beyond, a trajectory has diverged
 UNROLLED = 16  # lanes: for more, rows are scattered, which is slow on CPU but right on a GPU
 STATISTICS = ("lp", "energy", "diverging", "n_steps", "acceptance_rate", "step_size")
-
-
-class Point(NamedTuple):
-    """A place in sampling coordinates. q, gradient: (d,). potential: ()."""
-
-    q: Any
-    potential: Any
-    gradient: Any
-
-
-class Tree(NamedTuple):
-    """Part of a trajectory. proposal: its point. log_weight: (). rho: (d,), sum of momenta."""
-
-    proposal: Point
-    log_weight: Any
-    rho: Any
-
-
-class StepSize(NamedTuple):
-    """Dual averaging of the log step size (Hoffman & Gelman 2014, section 3.2)."""
-
-    log_step: Any
-    log_average: Any
-    error: Any
-    count: Any
-    centre: Any
-
-
-class Lane(NamedTuple):
-    """One chain between two leapfrogs.
-
-    key: (2,) uint32. ticks: leapfrogs so far. i: transitions done in this call. at, r: the end that
-    grows, and its momentum. ends: the trajectory's (left, right). tree: the trajectory. sub: the
-    half that grows. leaf: leapfrogs in it; 2^depth complete it. corners_r, corners_rho: (D, d),
-    momenta and their sums where subtrees began. energy: at the trajectory's begin. accepted: sum of
-    acceptance probabilities. diverged: the last leapfrog did. jumping: a jump between modes is due.
-    """
-
-    key: Any
-    ticks: Any
-    i: Any
-    at: Point
-    r: Any
-    ends_q: Any
-    ends_r: Any
-    ends_gradient: Any
-    tree: Tree
-    sub: Tree
-    leaf: Any
-    depth: Any
-    rightward: Any
-    corners_r: Any
-    corners_rho: Any
-    energy: Any
-    accepted: Any
-    n_steps: Any
-    diverged: Any
-    jumping: Any
-    step: StepSize
-
-
-class Luck(NamedTuple):
-    """What a transition needs of chance. momentum: (d,). bits: uint32, one direction a doubling.
-
-    jump: (d,), a place to jump to, and jump_log_density there; None without jumps.
-    """
-
-    momentum: Any
-    bits: Any
-    jump: Any = None
-    jump_log_density: Any = None
-
-
-class Chance(NamedTuple):
-    """How to run: target acceptance, and whether the step size is adapted."""
-
-    target: Any
-    adapt: Any
-
-
-def stand(key: jax.Array, point: Point, max_tree_depth: int) -> Lane:
-    """A chain that stands at a point and has not yet begun a trajectory."""
-    d, kind = point.q.shape[0], point.q.dtype
-    zero, nothing, none = jnp.zeros((), kind), jnp.zeros(d, kind), jnp.int32(0)
-    ends, corners = jnp.zeros((2, d), kind), jnp.zeros((max_tree_depth, d), kind)
-    tree = Tree(point, zero, nothing)
-    step = StepSize(zero, zero, zero, zero, zero)
-    return Lane(
-        key=random.bits(key, (2,), jnp.uint32), ticks=jnp.uint32(0), i=none, at=point, r=nothing,
-        ends_q=ends, ends_r=ends, ends_gradient=ends, tree=tree, sub=tree, leaf=none, depth=none,
-        rightward=jnp.asarray(False), corners_r=corners, corners_rho=corners, energy=zero,
-        accepted=zero, n_steps=none, diverged=jnp.asarray(False), jumping=jnp.asarray(False),
-        step=step,
-    )  # fmt: skip
-
-
-def with_step(lane: Lane, log_step) -> Lane:
-    """The chain with this step size, from which adaptation begins anew."""
-    log_step = jnp.asarray(log_step, lane.r.dtype)
-    zero = jnp.zeros_like(log_step)
-    return lane._replace(step=StepSize(log_step, log_step, zero, zero, log_step + jnp.log(2.0)))
 
 
 def _begin(lane: Lane, point: Point, luck: Luck) -> Lane:
@@ -149,11 +49,6 @@ def _turns(r_one, r_other, rho) -> jax.Array:
     return (jnp.sum(r_one * middle, -1) <= 0) | (jnp.sum(r_other * middle, -1) <= 0)
 
 
-def choose(condition, one, other):
-    """Select between two trees of arrays."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)
-
-
 def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tuple[Lane, Any]:
     """One leapfrog, and whatever it completes. luck: of the next transition.
 
@@ -173,7 +68,7 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     error = potential + 0.5 * jnp.sum(r * r) - lane.energy
     error = jnp.where(jnp.isnan(error), jnp.inf, error)
     diverging = error > MAX_ERROR
-    u_leaf, u_merge = _two_uniforms(lane.key, lane.ticks, kind)
+    u_leaf, u_merge = two_uniforms(lane.key, lane.ticks, kind)
     accepted, n_steps = lane.accepted + jnp.minimum(1.0, jnp.exp(-error)), lane.n_steps + 1
 
     # The growing half takes the leaf in.
@@ -255,20 +150,6 @@ def _adapt(step: StepSize, shortfall) -> StepSize:
     new = count**-0.75
     average = new * log_step + (1 - new) * step.log_average
     return StepSize(log_step, average, error, count, step.centre)
-
-
-def _two_uniforms(key, counter, kind) -> tuple[jax.Array, jax.Array]:
-    """Threefry-2x32 of 20 rounds (Salmon et al. 2011), written out: JAX's own is a loop on CPU."""
-    keys = (key[0], key[1], key[0] ^ key[1] ^ np.uint32(0x1BD11BDA))
-    x, y = counter + keys[0], keys[1]
-    for i in range(20):
-        x = x + y
-        turn = (13, 15, 26, 6, 17, 29, 16, 24)[i % 8]
-        y = ((y << turn) | (y >> (32 - turn))) ^ x
-        if i % 4 == 3:
-            x = x + keys[(i // 4 + 1) % 3]
-            y = y + keys[(i // 4 + 2) % 3] + np.uint32(i // 4 + 1)
-    return tuple((bits.astype(kind) + 0.5) * 2.0**-32 for bits in (x, y))
 
 
 def _fortune(key, chains: int, d: int, kind, mixture: Mixture | None) -> Luck:

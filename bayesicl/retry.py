@@ -8,8 +8,9 @@ import jax
 import numpy as np
 from arviz_stats import rhat
 
+from bayesicl.chains import Chains, flat
 from bayesicl.diagnose import Checks, diagnose
-from bayesicl.engine import Chains, Engine, flat
+from bayesicl.engine import Engine
 from bayesicl.jumps import mixture_of
 from bayesicl.labels import Labels
 from bayesicl.law import Design

@@ -7,8 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from bayesicl.nuts import Point, choose
+from bayesicl.lanes import Point, choose
 
+WINDOWS = (
+    (0.06, False), (0.08, False), (0.12, True), (0.2, True), (0.34, True), (0.1, True), (0.1, True),
+)  # fmt: skip
+"""Of warm-up: shares, and whether the scale is taken of all chains' draws about one mean."""
+STEP_ONLY = 2  # windows at the end that leave the scale as it is
 N_STARTS = 32  # random points of which each chain takes the best
 N_DESCENT = 150  # optimiser steps from there
 

@@ -34,7 +34,7 @@ def model(design):
     with hypotheses(design):
         L = numpyro.sample("L", dist.Exponential(1.0))
         numpyro.deterministic("ceiling", jnp.exp(-L))
-    return curve(design.shots, L[design.hypothesis])
+    return curve(design.shots, design.per_cell(L))
 
 
 law = Law("constant", curve, model, reference="the null", formula="-log p(n) = L")

@@ -11,9 +11,11 @@ import pytest
 from jax.scipy.special import logsumexp
 from numpyro.infer import MCMC, NUTS
 
+from bayesicl import lanes as lane
 from bayesicl import nuts, warmup
 from bayesicl.device import precision
 from bayesicl.jumps import mixture_of
+from bayesicl.special import two_uniforms
 
 pytestmark = pytest.mark.usefixtures("x64")
 COV = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, -0.2], [0.0, -0.2, 0.25]])
@@ -30,14 +32,14 @@ def sample(potential, starts, n=1000, *, log_step=-0.5, chol=None, mixture=None,
     data = jnp.arange(studies, dtype=float)
     own = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(studies))
     keys = jax.vmap(lambda key: jax.random.split(key, chains))(own)
-    stand = lambda key, data, q: nuts.stand(key, nuts.Point(q, *fn(data, q)), depth)  # noqa: E731
+    stand = lambda key, data, q: lane.stand(key, lane.Point(q, *fn(data, q)), depth)  # noqa: E731
     lanes = jax.vmap(jax.vmap(stand, in_axes=(0, None, 0)))(keys, data, starts)
-    lanes = nuts.with_step(lanes, jnp.full((studies, chains), log_step))
+    lanes = lane.with_step(lanes, jnp.full((studies, chains), log_step))
     chol = jnp.broadcast_to(jnp.eye(d) if chol is None else jnp.asarray(chol), (studies, d, d))
     if mixture is not None:
         mixture = jax.tree.map(lambda x: jnp.asarray(x)[None], mixture)
     run = jax.jit(partial(nuts.advance, fn=fn))
-    chance = nuts.Chance(jnp.asarray(0.8), jnp.asarray(False))
+    chance = lane.Chance(jnp.asarray(0.8), jnp.asarray(False))
     parts = []
     for i in range(0, n, nuts.CHUNK):
         size = min(nuts.CHUNK, n - i)
@@ -131,22 +133,22 @@ def test_trees_stop_at_the_limit():
 
 def test_step_size_meets_its_target():
     fn = jax.value_and_grad(gaussian, argnums=1)
-    stand = lambda key: nuts.stand(key, nuts.Point(jnp.zeros(3), *fn(0, jnp.zeros(3))), 8)  # noqa: E731
+    stand = lambda key: lane.stand(key, lane.Point(jnp.zeros(3), *fn(0, jnp.zeros(3))), 8)  # noqa: E731
     lanes = jax.vmap(jax.vmap(stand))(jax.random.split(jax.random.key(0), (1, 4)))
-    lanes = nuts.with_step(lanes, jnp.full((1, 4), 3.0))
+    lanes = lane.with_step(lanes, jnp.full((1, 4), 3.0))
     run = jax.jit(partial(nuts.advance, fn=fn))
     chol, keys = jnp.eye(3)[None], jax.random.split(jax.random.key(5), 1)
     for adapt in (True, False):
-        chance = nuts.Chance(jnp.asarray(0.9), jnp.asarray(adapt))
+        chance = lane.Chance(jnp.asarray(0.9), jnp.asarray(adapt))
         lanes, record = run(lanes, jnp.int32(500), keys, chance, None, chol, jnp.zeros(1))
-        lanes = nuts.with_step(lanes, lanes.step.log_average) if adapt else lanes
+        lanes = lane.with_step(lanes, lanes.step.log_average) if adapt else lanes
     rate = np.asarray(record)[0, :, :500, 3 + nuts.STATISTICS.index("acceptance_rate")]
     np.testing.assert_allclose(rate.mean(), 0.9, atol=0.03)
 
 
 def test_uniforms_are_threefry_and_uniform():
     key = jax.random.key_data(jax.random.key(7)).astype(jnp.uint32)
-    x, y = jax.vmap(lambda i: jnp.stack(nuts._two_uniforms(key, i, float)))(
+    x, y = jax.vmap(lambda i: jnp.stack(two_uniforms(key, i, float)))(
         jnp.arange(20000, dtype=jnp.uint32)
     ).T
     expected = jax.vmap(lambda i: jax.extend.random.threefry_2x32(key, jnp.stack([i, 0 * i])))(

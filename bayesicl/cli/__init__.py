@@ -17,7 +17,6 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any, NoReturn
 
 from bayesicl.cli import check, compare, contrast, demo, fit, forecast, laws, plot, summary
@@ -77,19 +76,15 @@ def parser() -> argparse.ArgumentParser:
 
 
 def keep_compiled_programs() -> None:
-    """Let JAX keep what it compiles in the user's cache folder, where it may write to one."""
+    """Let JAX keep what it compiles for users' laws in the user's cache folder, if there is one."""
     if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         return
-    try:
-        home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-        folder = Path(home) / "bayesicl"
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, RuntimeError):  # RuntimeError: a user without a home
-        return
-    if os.access(folder, os.W_OK):
+    from bayesicl.cache import folder
+
+    if place := folder():
         import jax
 
-        jax.config.update("jax_compilation_cache_dir", str(folder))
+        jax.config.update("jax_compilation_cache_dir", str(place))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 

@@ -1,0 +1,42 @@
+"""Draws of a study's chains, and where the chains stand."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from bayesicl import nuts
+from bayesicl.lanes import Lane
+
+
+class State(NamedTuple):
+    """Where chains stand, and how they move. groups: of (1, GROUP) lanes. chol: (1, d, d)."""
+
+    groups: tuple[Lane, ...]
+    chol: Any
+
+
+class Chains(NamedTuple):
+    """Draws of all chains: sites in sampling coordinates and statistics, (chains, draws, ...)."""
+
+    w: dict[str, np.ndarray]
+    stats: dict[str, np.ndarray]
+    state: State
+
+
+def diverging(record: np.ndarray) -> np.ndarray:
+    """Of a sampler's record, (..., columns): whether each transition diverged."""
+    return record[..., nuts.STATISTICS.index("diverging") - len(nuts.STATISTICS)]
+
+
+def flat(w: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Draws of all sites as one array, (chains, draws, d), in the order of the sampler's q."""
+    return np.concatenate([w[name].reshape(*w[name].shape[:2], -1) for name in sorted(w)], axis=-1)
+
+
+def join(first: Chains, second: Chains) -> Chains:
+    """The draws of both, one after the other, standing where the second ended."""
+    after = lambda a, b: np.concatenate([a, b], axis=1)  # noqa: E731
+    w, stats = jax.tree.map(after, (first.w, first.stats), (second.w, second.stats))
+    return Chains(w, stats, second.state)

@@ -1,0 +1,113 @@
+"""What a chain of the sampler is between two leapfrogs: plain arrays, of one lane."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import random
+
+
+class Point(NamedTuple):
+    """A place in sampling coordinates. q, gradient: (d,). potential: ()."""
+
+    q: Any
+    potential: Any
+    gradient: Any
+
+
+class Tree(NamedTuple):
+    """Part of a trajectory. proposal: its point. log_weight: (). rho: (d,), sum of momenta."""
+
+    proposal: Point
+    log_weight: Any
+    rho: Any
+
+
+class StepSize(NamedTuple):
+    """Dual averaging of the log step size (Hoffman & Gelman 2014, section 3.2)."""
+
+    log_step: Any
+    log_average: Any
+    error: Any
+    count: Any
+    centre: Any
+
+
+class Lane(NamedTuple):
+    """One chain between two leapfrogs.
+
+    key: (2,) uint32. ticks: leapfrogs so far. i: transitions done in this call. at, r: the end that
+    grows, and its momentum. ends: the trajectory's (left, right). tree: the trajectory. sub: the
+    half that grows. leaf: leapfrogs in it; 2^depth complete it. corners_r, corners_rho: (D, d),
+    momenta and their sums where subtrees began. energy: at the trajectory's begin. accepted: sum of
+    acceptance probabilities. diverged: the last leapfrog did. jumping: a jump between modes is due.
+    """
+
+    key: Any
+    ticks: Any
+    i: Any
+    at: Point
+    r: Any
+    ends_q: Any
+    ends_r: Any
+    ends_gradient: Any
+    tree: Tree
+    sub: Tree
+    leaf: Any
+    depth: Any
+    rightward: Any
+    corners_r: Any
+    corners_rho: Any
+    energy: Any
+    accepted: Any
+    n_steps: Any
+    diverged: Any
+    jumping: Any
+    step: StepSize
+
+
+class Luck(NamedTuple):
+    """What a transition needs of chance. momentum: (d,). bits: uint32, one direction a doubling.
+
+    jump: (d,), a place to jump to, and jump_log_density there; None without jumps.
+    """
+
+    momentum: Any
+    bits: Any
+    jump: Any = None
+    jump_log_density: Any = None
+
+
+class Chance(NamedTuple):
+    """How to run: target acceptance, and whether the step size is adapted."""
+
+    target: Any
+    adapt: Any
+
+
+def stand(key: jax.Array, point: Point, max_tree_depth: int) -> Lane:
+    """A chain that stands at a point and has not yet begun a trajectory."""
+    d, kind = point.q.shape[0], point.q.dtype
+    zero, nothing, none = jnp.zeros((), kind), jnp.zeros(d, kind), jnp.int32(0)
+    ends, corners = jnp.zeros((2, d), kind), jnp.zeros((max_tree_depth, d), kind)
+    tree = Tree(point, zero, nothing)
+    step = StepSize(zero, zero, zero, zero, zero)
+    return Lane(
+        key=random.bits(key, (2,), jnp.uint32), ticks=jnp.uint32(0), i=none, at=point, r=nothing,
+        ends_q=ends, ends_r=ends, ends_gradient=ends, tree=tree, sub=tree, leaf=none, depth=none,
+        rightward=jnp.asarray(False), corners_r=corners, corners_rho=corners, energy=zero,
+        accepted=zero, n_steps=none, diverged=jnp.asarray(False), jumping=jnp.asarray(False),
+        step=step,
+    )  # fmt: skip
+
+
+def with_step(lane: Lane, log_step) -> Lane:
+    """The chain with this step size, from which adaptation begins anew."""
+    log_step = jnp.asarray(log_step, lane.r.dtype)
+    zero = jnp.zeros_like(log_step)
+    return lane._replace(step=StepSize(log_step, log_step, zero, zero, log_step + jnp.log(2.0)))
+
+
+def choose(condition, one, other):
+    """Select between two trees of arrays."""
+    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

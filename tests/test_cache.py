@@ -1,0 +1,150 @@
+"""Programs on disk: found again, made again when anything differs, never half there."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayesicl.cache import Programs, _tidy, folder
+from bayesicl.device import precision
+from bayesicl.engine import Engine, Settings
+from bayesicl.lanes import Point
+from bayesicl.law import load_law
+from bayesicl.noise import NOISES
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path, monkeypatch):
+    monkeypatch.setenv("BAYESICL_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def double(point, numbers):
+    return Point(2 * point.q, jnp.sum(point.q), numbers["a"])
+
+
+def run(identity="here", size=3):
+    """The result of a compiled function, and what had to be compiled."""
+    compiled = []
+    args = (Point(jnp.arange(float(size)), jnp.asarray(1.0), None), {"a": jnp.asarray(3)})
+    program = Programs(identity).compiled("double", double, *args, on_compile=compiled.append)
+    return program(*args), compiled
+
+
+def test_found_again(place):
+    (first, compiled), (again, nothing) = run(), run()
+    assert (compiled, nothing) == (["double"], [])
+    assert isinstance(again, Point)
+    for one, two in zip(first, again, strict=True):
+        np.testing.assert_array_equal(one, two)
+    np.testing.assert_array_equal(again.q, [0, 2, 4])
+    assert len(list(place.glob("*.program"))) == 1
+    assert not list(place.glob("*.part"))
+
+
+def test_made_again_for_another_identity_or_shape():
+    run()
+    assert run("there")[1] == ["double"]
+    assert run(size=4)[1] == ["double"]
+    with precision("cpu"):
+        assert run()[1] == ["double"], "float64 is another program"
+    assert run()[1] == []
+
+
+@pytest.mark.parametrize("damage", ["cut off", "empty", "another thing"])
+def test_damaged_files_are_made_again(place, damage):
+    (first, _) = run()
+    [path] = place.glob("*.program")
+    content = path.read_bytes()
+    path.write_bytes({"cut off": content[:-50], "empty": b"", "another thing": b"hello"}[damage])
+    again, compiled = run()
+    assert compiled == ["double"]
+    np.testing.assert_array_equal(first.q, again.q)
+    assert run()[1] == []
+
+
+def test_no_identity_keeps_nothing(place):
+    assert run(None)[1] == run(None)[1] == ["double"]
+    assert not place.exists() or not list(place.iterdir())
+
+
+def test_turned_off(monkeypatch):
+    monkeypatch.setenv("BAYESICL_CACHE", "off")
+    assert folder() is None
+    assert run()[1] == run()[1] == ["double"]
+
+
+def test_a_folder_that_cannot_be_made(tmp_path, monkeypatch):
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("BAYESICL_CACHE", str(tmp_path / "file" / "below"))
+    assert folder() is None
+    assert run()[1] == ["double"]
+
+
+def test_facts_are_plain_data():
+    calls = []
+
+    def compute():
+        calls.append(1)
+        return {"shapes": (3, 2)}
+
+    for _ in range(2):
+        assert Programs("here").fact("outline", compute, jnp.zeros(3)) == {"shapes": (3, 2)}
+    assert calls == [1]
+
+
+def test_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr("bayesicl.cache.IN_MEMORY", 2)
+    programs = Programs(None)
+    for n in (1, 2, 3):
+        programs.fact("f", lambda n=n: n, jnp.zeros(n))
+    assert len(programs._held) == 2
+    assert programs.fact("f", lambda: "again", jnp.zeros(1)) == "again"
+
+
+def test_the_oldest_go_first(place, monkeypatch):
+    monkeypatch.setattr("bayesicl.cache.MOST_BYTES", 250)
+    place.mkdir()
+    for i in range(4):
+        (place / f"{i}.program").write_bytes(bytes(100))
+        os.utime(place / f"{i}.program", (time.time() - 100 + i,) * 2)
+    (place / "old.part").touch()
+    os.utime(place / "old.part", (0, 0))
+    (place / "new.part").touch()
+    _tidy(place)
+    assert sorted(p.name for p in place.iterdir()) == ["2.program", "3.program", "new.part"]
+
+
+def test_users_laws_are_not_kept(tmp_path):
+    """They may import anything, of which no key knows."""
+    noise = NOISES["given-se"]
+    assert Engine(load_law("power"), noise, Settings())._identity()
+    own, text = tmp_path / "own.py", Path(load_law("power").path).read_text()
+    own.write_text(text.replace('"power"', '"own"'))
+    assert Engine(load_law(own), noise, Settings())._identity() is None
+
+
+CODE = """
+import jax.numpy as jnp
+from bayesicl.cache import Programs
+said = []
+x = jnp.arange(5.0)
+run = Programs("both").compiled("f", lambda x: (x * 2, x.sum()), x, on_compile=said.append)
+print(len(said), float(run(x)[1]))
+"""
+
+
+def test_two_processes_share_a_folder(place):
+    start = lambda: subprocess.Popen(  # noqa: E731
+        [sys.executable, "-c", CODE], stdout=subprocess.PIPE, text=True
+    )
+    both = [start(), start()]
+    assert all(process.communicate()[0].endswith(" 10.0\n") for process in both)
+    later = start().communicate()[0]
+    assert later == "0 10.0\n", "what either compiled is found"
+    assert len(list(place.glob("*.program"))) == 1
