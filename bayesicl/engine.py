@@ -91,8 +91,8 @@ class Engine:
         def one(design, data, w, key):
             return self.posterior.natural(design, data, w)
 
-        key = random.key(0)  # of no account
-        return self._over_draws("natural parameters", one, chains.w, design, data, key)
+        unused = random.key(0)
+        return self._over_draws("natural parameters", one, chains.w, design, data, unused)
 
     def describe(
         self, key: jax.Array, values: Mapping, design: Design, data: Mapping, *, seen: bool = True
