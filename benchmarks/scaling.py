@@ -8,8 +8,8 @@ cells of counts each. Seconds are of the whole command, from reading the table t
 Programs are compiled beforehand, by a run on an easy curve that is not counted, into a cache folder
 of the benchmark's own; those that only hard curves need are compiled where they are met. Memory is
 the peak, over time, of the resident memory of all processes of the command together; pages that
-they share count once in each. The fits of a size are deleted once it is measured; where the disk
-would not hold them, all but the newest while it is measured.
+they share count once in each. Draws are not kept (`--keep-draws none`), which would take megabytes a
+fit; `-- --keep-draws all` keeps them.
 """
 
 import argparse
@@ -30,7 +30,6 @@ from rivals import problem
 from rivals.report import markdown
 
 MB = 2.0**20
-KEPT = 100  # fits that are left alone where old ones are deleted
 
 
 def main() -> int:
@@ -41,10 +40,7 @@ def main() -> int:
         easy, *curves = problem.simulate(max(args.curves), args.seed)
         _measure(folder, [easy], options, args.limit)
         for n in sorted(args.curves):
-            per_curve = rows[-1]["disk MB a curve"] if rows else 0.0
-            free = shutil.disk_usage(folder).free / MB
-            sweep = n * per_curve > 0.8 * free
-            rows.append(_measure(folder, curves[:n], options, args.limit, sweep=sweep))
+            rows.append(_measure(folder, curves[:n], options, args.limit))
             print(json.dumps(rows[-1]), file=sys.stderr, flush=True)
     table = pd.DataFrame(rows).set_index("curves")
     gap = table.index.to_series().diff()
@@ -74,13 +70,11 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     add("--seed", type=int, default=0)
     add("--scratch", type=Path, help="folder for tables and fits (default: temporary)")
     add("--out", type=Path, help="all figures as JSON")
-    return parser.parse_args(own), ["--law", "scoring", *options]
+    return parser.parse_args(own), ["--law", "scoring", "--keep-draws", "none", *options]
 
 
-def _measure(
-    folder: Path, curves: list, options: list[str], limit: float, *, sweep: bool = False
-) -> dict:
-    """Fit curves with one command; `sweep` deletes old fits while it runs."""
+def _measure(folder: Path, curves: list, options: list[str], limit: float) -> dict:
+    """Fit curves with one command."""
     n = len(curves)
     table, out = folder / f"{n}.csv", folder / f"fits-{n}"
     frames = [pd.DataFrame(c._asdict()).assign(task=f"curve {i}") for i, c in enumerate(curves)]
@@ -94,7 +88,7 @@ def _measure(
             [*command, *options], env=env, stdout=said, stderr=errors,
             start_new_session=True,
         )  # fmt: skip
-        watch = _Watch(process.pid, out if sweep else None)
+        watch = _Watch(process.pid)
         late = threading.Timer(limit, os.killpg, (process.pid, signal.SIGTERM))
         late.start()
         _, status, used = os.wait4(process.pid, 0)
@@ -103,7 +97,7 @@ def _measure(
         process.returncode = os.waitstatus_to_exitcode(status)
     watch.stop()
     left = _fits(out)
-    done = watch.deleted + len(left)
+    done = len(left)
     disk = sum(map(_size, left)) / len(left) if left else 0.0
     stopped = process.returncode == -signal.SIGTERM
     if stopped and not done:
@@ -131,15 +125,13 @@ def _measure(
 
 
 class _Watch:
-    """Looks at a session ten times a second: its peak memory; old fits, which it may delete.
+    """Looks at a session ten times a second for its peak memory.
 
     peak: MB, resident in all its processes together; 0 where the system does not tell.
-    deleted: fits that are gone.
     """
 
-    def __init__(self, session: int, folder: Path | None):
-        """folder: where to delete fits, or None."""
-        self.session, self.folder, self.peak, self.deleted = session, folder, 0.0, 0
+    def __init__(self, session: int):
+        self.session, self.peak = session, 0.0
         self.over = threading.Event()
         self.thread = threading.Thread(target=self._watch, daemon=True)
         self.thread.start()
@@ -161,10 +153,6 @@ class _Watch:
                 if int(fields[3]) == self.session:
                     total += int(fields[21]) * page
             self.peak = max(self.peak, total)
-            if self.folder and len(fits := _fits(self.folder)) > 2 * KEPT:
-                for fit in sorted(fits, key=lambda path: path.stat().st_mtime)[:-KEPT]:
-                    shutil.rmtree(fit) if fit.is_dir() else fit.unlink()
-                    self.deleted += 1
 
 
 def _fits(folder: Path) -> list[Path]:
