@@ -8,8 +8,8 @@ cells of counts each. Seconds are of the whole command, from reading the table t
 Programs are compiled beforehand, by a run on an easy curve that is not counted, into a cache folder
 of the benchmark's own; those that only hard curves need are compiled where they are met. Memory is
 the peak, over time, of the resident memory of all processes of the command together; pages that
-they share count once in each. Draws are not kept (`--keep-draws none`), which would take megabytes a
-fit; `-- --keep-draws all` keeps them.
+they share count once in each. Draws are not kept (`--keep-draws none`): they would take megabytes
+a fit; `-- --keep-draws all` keeps them.
 """
 
 import argparse
