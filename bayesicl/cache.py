@@ -1,9 +1,10 @@
 """Programs kept on disk: what was compiled once is neither traced nor compiled again.
 
-JAX's own cache spares a new process the compiling; this one also the tracing of NumPyro's programs,
-which takes as long as a fit. A program is found again by all that it depends on: the code and the
-law that made it, the shapes of its arguments, the versions of libraries, and the machine's
-instructions. Processes may share a folder: files appear whole or not at all.
+JAX's own cache would spare a new process the compiling; this one also the tracing of NumPyro's
+programs, which takes as long as a fit. A program is found again by all that it depends on: the code
+and the law that made it, the shapes of its arguments, the versions of libraries, and the machine's
+instructions; a program of a user's law, which may import anything, by what it was traced to.
+Processes may share a folder: files appear whole or not at all.
 """
 
 import hashlib
@@ -30,10 +31,11 @@ MOST_BYTES = 2e9  # of the folder; the programs that were used longest ago go fi
 def folder() -> Path | None:
     """The user's cache folder, or None where there is none to write to.
 
-    BAYESICL_CACHE names another, or turns it off with "off".
+    BAYESICL_CACHE names another, or turns it off with "off". Where JAX keeps what it compiles there
+    is none either: a program that came out of JAX's cache cannot be kept a second time.
     """
     named = os.environ.get("BAYESICL_CACHE")
-    if named == "off":
+    if named == "off" or jax.config.jax_compilation_cache_dir:  # pyright: ignore
         return None
     try:
         home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
@@ -53,8 +55,8 @@ def signature(arguments: Any) -> tuple:
 class Programs:
     """Compiled functions of arrays, in memory and on disk.
 
-    identity: all that the functions depend on besides their arguments, or None: then nothing is
-    kept on disk.
+    identity: all that the functions depend on besides their arguments. None where that is not
+    known: functions are then traced, and found again by what they compute.
     """
 
     def __init__(self, identity: str | None):
@@ -69,8 +71,13 @@ class Programs:
         """`function`, compiled for the shapes of these arguments."""
 
         def build():
-            on_compile(name)
-            return _Program.compile(function, args)
+            lowered, skeleton = _lower(function, args)
+            path = None if self.identity else _path("computed", lowered.as_text(), str(skeleton))
+            if (found := _read(path, _Program.load)) is None:
+                on_compile(name)
+                found = _Program(lowered.compile(), skeleton)
+                _write(path, found.dump())
+            return found
 
         return self._get((name, signature(args)), build, _Program.dump, _Program.load)
 
@@ -81,7 +88,7 @@ class Programs:
     def _get(self, key, build: Callable, dump: Callable, load: Callable):
         with self._lock:
             if key not in self._held:
-                path = self._path(key)
+                path = _path(self.identity, str(key)) if self.identity else None
                 found = _read(path, load)
                 if found is None:
                     found = build()
@@ -92,12 +99,28 @@ class Programs:
             self._held.move_to_end(key)
             return self._held[key]
 
-    def _path(self, key) -> Path | None:
-        place = folder() if self.identity else None
-        if place is None:
-            return None
-        text = "\n".join([self.identity or "", _machine(), str(key)])
-        return place / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.program"
+
+def _path(*identity: str) -> Path | None:
+    place = folder()
+    if place is None:
+        return None
+    text = "\n".join([*identity, _machine()])
+    return place / f"{hashlib.sha256(text.encode()).hexdigest()[:40]}.program"
+
+
+def _lower(function: Callable, args) -> tuple[Any, Any]:
+    """The function as one of flat lists, traced, and the tree of what it returns."""
+    leaves, structure = jax.tree.flatten(args)
+    skeleton = None
+
+    def flat(leaves):
+        nonlocal skeleton
+        out, out_structure = jax.tree.flatten(function(*structure.unflatten(leaves)))
+        skeleton = out_structure.unflatten(range(len(out)))
+        return out
+
+    # Unused arguments stay, or two functions of different ones might look the same.
+    return jax.jit(flat, keep_unused=True).lower(leaves), skeleton
 
 
 class _Program:
@@ -106,19 +129,6 @@ class _Program:
     def __init__(self, executable, skeleton):
         self.executable, self.skeleton = executable, skeleton
         self.structure = jax.tree.structure(skeleton)
-
-    @classmethod
-    def compile(cls, function: Callable, args) -> "_Program":
-        leaves, structure = jax.tree.flatten(args)
-        skeleton = None
-
-        def flat(leaves):
-            nonlocal skeleton
-            out, out_structure = jax.tree.flatten(function(*structure.unflatten(leaves)))
-            skeleton = out_structure.unflatten(range(len(out)))
-            return out
-
-        return cls(jax.jit(flat).lower(leaves).compile(), skeleton)
 
     def __call__(self, *args):
         return self.structure.unflatten(self.executable(jax.tree.leaves(args)))

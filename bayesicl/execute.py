@@ -35,7 +35,7 @@ _one_at_a_time = threading.Lock()  # NumPyro's handlers are one stack for all th
 class Job:
     """One fit to be made, and where it goes; it can be sent to another process.
 
-    number: of the task in its plan. prepare: called once in every worker, before its first job.
+    number: of the task in its plan.
     """
 
     number: int
@@ -45,7 +45,6 @@ class Job:
     device: str
     store: Store
     path: Path
-    prepare: Callable[[], None] | None = None
 
 
 @dataclass(frozen=True)
@@ -97,19 +96,12 @@ def _fitter(settings: Settings, seed: int, device: str) -> Fitter:
     return Fitter(settings, seed, device)
 
 
-@cache
-def _prepare(prepare: Callable[[], None]) -> None:
-    prepare()
-
-
 def do(job: Job, progress: Progress = lambda what: None) -> Outcome:
     """Fit and write; never raises but for an interrupt."""
     begin = time.monotonic()
     try:
         with _one_at_a_time, warnings.catch_warnings():
             warnings.simplefilter("ignore", CurveWarning)  # the fit keeps them, and who asked says
-            if job.prepare is not None:
-                _prepare(job.prepare)
             tree = _fitter(job.settings, job.seed, job.device)(job.task, progress)
             attrs = job.store.write(tree, job.path)
             return Outcome(job.number, attrs, time.monotonic() - begin)

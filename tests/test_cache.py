@@ -6,6 +6,7 @@ import sys
 import time
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -68,9 +69,30 @@ def test_damaged_files_are_made_again(place, damage):
     assert run()[1] == []
 
 
-def test_no_identity_keeps_nothing(place):
-    assert run(None)[1] == run(None)[1] == ["double"]
-    assert not place.exists() or not list(place.iterdir())
+def test_without_identity_found_by_what_is_computed(monkeypatch):
+    assert run(None)[1] == ["double"]
+    assert run(None)[1] == []
+    monkeypatch.setitem(globals(), "double", lambda point, numbers: (3 * point.q, numbers["a"]))
+    (tripled, _), compiled = run(None)
+    assert compiled == ["double"]
+    np.testing.assert_array_equal(tripled, [0, 3, 6])
+
+
+def test_unused_arguments_are_told_apart():
+    for function in (lambda a, b: 2 * a, lambda a, b: 2 * b):
+        args = jnp.asarray(1.0), jnp.asarray(2.0)
+        program = Programs(None).compiled("f", function, *args, on_compile=lambda what: None)
+        assert program(*args) == function(*args)
+
+
+def test_none_where_jax_keeps_what_it_compiles(place, tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "jax"))
+        assert folder() is None
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+    assert folder() == place
 
 
 def test_turned_off(monkeypatch):
@@ -120,7 +142,7 @@ def test_the_oldest_go_first(place, monkeypatch):
     assert sorted(p.name for p in place.iterdir()) == ["2.program", "3.program", "new.part"]
 
 
-def test_users_laws_are_not_kept(tmp_path):
+def test_users_laws_have_no_identity(tmp_path):
     """They may import anything, of which no key knows."""
     noise = NOISES["given-se"]
     assert Engine(load_law("power"), noise, Settings())._identity()

@@ -100,28 +100,6 @@ def test_laws(capsys):
     assert rows["alpha[0]"]["upper 90%"] == pytest.approx(0.5 * np.exp(1.645), rel=0.1)
 
 
-def test_cache_folder(tmp_path, monkeypatch):
-    import jax
-
-    from bayesicl.cli import keep_compiled_programs
-
-    before = jax.config.jax_compilation_cache_dir
-    try:
-        (tmp_path / "file").touch()
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))  # cannot be written to
-        keep_compiled_programs()
-        assert jax.config.jax_compilation_cache_dir == before
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-        keep_compiled_programs()
-        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "bayesicl")
-        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "theirs")
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other"))
-        keep_compiled_programs()
-        assert not (tmp_path / "other").exists()
-    finally:
-        jax.config.update("jax_compilation_cache_dir", before)
-
-
 # -- bad input ------------------------------------------------------------------------------------
 
 

@@ -125,7 +125,9 @@ def test_a_broken_study_costs_no_other(tmp_path, capsys):
 
 @pytest.mark.parametrize("text", ["threads", "processes=", "processes=0", "dask=", "here=2"])
 def test_executors_that_there_are_not(text):
-    with pytest.raises(InputError, match="--executor must be here, processes, processes=N, dask"):
+    with pytest.raises(
+        InputError, match="--executor must be auto, here, processes, processes=N, dask"
+    ):
         executor_of(text, 3, "cpu")
 
 

@@ -552,7 +552,7 @@ def test_content_key_changes_with_what_a_fit_depends_on(trees, path, tmp_path):
         key(curves, settings=SHORT, seed=1),
         key(curves, settings=SHORT, backgrounds=2),
         key(curves, settings=replace(SHORT, draws=800)),
-        key(curves, settings=replace(SHORT, target_accept=0.9)),
+        key(curves, settings=replace(SHORT, target_accept=0.8)),
     ]
     assert len({base, *others}) == 1 + len(others)
 

@@ -222,7 +222,8 @@ def test_finished_simulations_are_not_made_again(law, straight, tmp_path, monkey
     found = same(4)
     after = [path.stat().st_mtime_ns for path in files]
     assert [a == b for a, b in zip(before, after, strict=True)] == [True, False, True]
-    np.testing.assert_array_equal(found.truths, straight.truths[:4])
+    # Of so few, some quantities may have the ranks of others, and are left out.
+    np.testing.assert_array_equal(found.truths, straight.truths[found.truths.columns][:4])
     for name, draws in found.draws.items():
         np.testing.assert_array_equal(draws, straight.draws[name][:4])
     assert len(list(kept.iterdir())) == 4

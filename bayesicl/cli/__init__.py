@@ -33,7 +33,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _curve_warnings_in_words(warnings.showwarning)
         try:
             args = parser().parse_args(argv)
-            keep_compiled_programs()
             return args.run(args)
         except InputError as error:
             say(f"error: {error}")
@@ -73,19 +72,6 @@ def parser() -> argparse.ArgumentParser:
         module.add_options(command)
         command.set_defaults(run=module.run)
     return top
-
-
-def keep_compiled_programs() -> None:
-    """Let JAX keep what it compiles for users' laws in the user's cache folder, if there is one."""
-    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        return
-    from bayesicl.cache import folder
-
-    if place := folder():
-        import jax
-
-        jax.config.update("jax_compilation_cache_dir", str(place))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
 
 
 def _curve_warnings_in_words(otherwise: Callable[..., None]) -> Callable[..., None]:

@@ -138,7 +138,6 @@ def fit_and_save(
     """
     from tqdm import tqdm
 
-    from bayesicl.cli import keep_compiled_programs
     from bayesicl.device import precision
     from bayesicl.execute import Job, executor_of
     from bayesicl.files import check_ending
@@ -166,7 +165,7 @@ def fit_and_save(
                 found = None
                 common.say(f"fitting again: {error}")
             if found is None:
-                yield Job(number, task, settings, seed, device, store, path, keep_compiled_programs)
+                yield Job(number, task, settings, seed, device, store, path)
             else:
                 kept += 1
                 rows[number] = _made(number, path, task, found)
