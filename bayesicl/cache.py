@@ -25,6 +25,7 @@ import jax
 from jax.experimental import serialize_executable
 
 IN_MEMORY = 32  # programs that an engine holds at once
+_TRACING = Lock()  # NumPyro's handlers are one stack for all threads and engines
 MOST_BYTES = 2e9  # of the folder; the programs that were used longest ago go first
 
 
@@ -63,7 +64,6 @@ class Programs:
         """Load nothing yet."""
         self.identity = identity
         self._held: OrderedDict[Any, Any] = OrderedDict()
-        self._lock = Lock()  # NumPyro's handlers are one stack for all threads
 
     def compiled(
         self, name: str, function: Callable, *args, on_compile: Callable[[str], None]
@@ -76,7 +76,7 @@ class Programs:
             if (found := _read(path, _Program.load)) is None:
                 on_compile(name)
                 found = _Program(lowered.compile(), skeleton)
-                _write(path, found.dump())
+                _write(path, found.dump)
             return found
 
         return self._get((name, signature(args)), build, _Program.dump, _Program.load)
@@ -86,13 +86,13 @@ class Programs:
         return self._get((name, signature(args)), compute, lambda x: x, lambda x: x)
 
     def _get(self, key, build: Callable, dump: Callable, load: Callable):
-        with self._lock:
+        with _TRACING:
             if key not in self._held:
                 path = _path(self.identity, str(key)) if self.identity else None
                 found = _read(path, load)
                 if found is None:
                     found = build()
-                    _write(path, dump(found))
+                    _write(path, lambda: dump(found))
                 self._held[key] = found
                 if len(self._held) > IN_MEMORY:
                     self._held.popitem(last=False)
@@ -154,13 +154,14 @@ def _read(path: Path | None, load: Callable) -> Any:
     return found
 
 
-def _write(path: Path | None, content: Any) -> None:
-    """Keep it, in one step; a full disk is no reason to stop."""
+def _write(path: Path | None, dump: Callable[[], Any]) -> None:
+    """Keep what `dump` gives, in one step; a full disk is no reason to stop."""
     if path is None:
         return
     try:
+        content = pickle.dumps(dump())
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(pickle.dumps(content))
+            part.write(content)
         os.replace(part.name, path)
         _tidy(path.parent)
     except Exception:

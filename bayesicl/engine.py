@@ -26,7 +26,7 @@ from bayesicl.errors import InputError
 from bayesicl.jumps import Mixture
 from bayesicl.lanes import Chance, Point, stand, with_step
 from bayesicl.law import Design, Law, laws
-from bayesicl.noise import Noise
+from bayesicl.noise import NOISES, Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 
@@ -77,11 +77,12 @@ class Engine:
         self._programs = Programs(self._identity())
 
     def _identity(self) -> str | None:
-        """What compiled programs depend on; None for users' laws, which may import anything."""
-        if laws().get(self.law.name) != self.law:
+        """What compiled programs depend on; None for laws and noises that may import anything."""
+        if laws().get(self.law.name) != self.law or NOISES.get(self.noise.name) != self.noise:
             return None
-        depth = self.settings.max_tree_depth
-        return "|".join([code_hash(), self.law.name, self.noise.name, self.device, str(depth)])
+        what = self.law.name, self.noise.name, self.device
+        numbers = self.settings.chains, self.settings.max_tree_depth
+        return "|".join(map(str, [code_hash(), *what, *numbers]))
 
     # -- draws of all chains ---------------------------------------------------------------
 

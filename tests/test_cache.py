@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -17,6 +18,8 @@ from bayesicl.engine import Engine, Settings
 from bayesicl.lanes import Point
 from bayesicl.law import load_law
 from bayesicl.noise import NOISES
+from bayesicl.program import arrays
+from bayesicl.simulate import Layout
 
 
 @pytest.fixture(autouse=True)
@@ -142,13 +145,35 @@ def test_the_oldest_go_first(place, monkeypatch):
     assert sorted(p.name for p in place.iterdir()) == ["2.program", "3.program", "new.part"]
 
 
-def test_users_laws_have_no_identity(tmp_path):
+def test_users_laws_and_noises_have_no_identity(tmp_path):
     """They may import anything, of which no key knows."""
     noise = NOISES["given-se"]
     assert Engine(load_law("power"), noise, Settings())._identity()
+    assert (
+        Engine(load_law("power"), replace(noise, summary="another"), Settings())._identity() is None
+    )
     own, text = tmp_path / "own.py", Path(load_law("power").path).read_text()
     own.write_text(text.replace('"power"', '"own"'))
     assert Engine(load_law(own), noise, Settings())._identity() is None
+
+
+def test_engines_share_what_is_the_same_alone():
+    """What is built into a program, but is no argument of it, tells programs apart."""
+    study = Layout("given se").curves().studies[0]
+    design, data = arrays(study)
+    for chains, depth in ((2, 3), (3, 3), (3, 2)):
+        settings = Settings(chains=chains, warmup=50, draws=50, max_tree_depth=depth)
+        with precision("cpu"):
+            engine = Engine(load_law("power"), NOISES["given-se"], settings)
+            found = engine.run(jax.random.key(0), design, data)
+        assert found.stats["n_steps"].shape == (chains, 50)
+        assert found.stats["n_steps"].max() <= 2**depth - 1
+
+
+def test_nothing_is_serialised_in_vain(monkeypatch):
+    monkeypatch.setenv("BAYESICL_CACHE", "off")
+    monkeypatch.setattr("bayesicl.cache.serialize_executable", None)
+    assert run()[1] == ["double"]
 
 
 CODE = """
