@@ -3,6 +3,7 @@
 Names are imported when first used: importing bayesicl never loads JAX.
 """
 
+import os
 import sys
 from importlib import import_module
 from types import ModuleType
@@ -46,6 +47,12 @@ __all__ = [
     "score_cells",
     "summarise",
 ]
+
+if "xla_backend_extra_options" not in os.environ.get("XLA_FLAGS", ""):
+    # XLA compiles a loop whose arrays are small (bytes) into one function, instead of a hundred
+    # that it calls in turn: samplers run two to three times as fast. Read when JAX first computes.
+    _WHOLE_LOOPS = "--xla_backend_extra_options=xla_cpu_small_while_loop_byte_threshold=16777216"
+    os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {_WHOLE_LOOPS}".strip()
 
 _MODULES = {
     "compare": ("compare",),

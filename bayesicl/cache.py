@@ -24,6 +24,8 @@ from typing import Any
 import jax
 from jax.experimental import serialize_executable
 
+from bayesicl.device import compiled
+
 IN_MEMORY = 32  # programs that an engine holds at once
 _TRACING = Lock()  # NumPyro's handlers are one stack for all threads and engines
 MOST_BYTES = 2e9  # of the folder; the programs that were used longest ago go first
@@ -75,7 +77,7 @@ class Programs:
             path = None if self.identity else _path("computed", lowered.as_text(), str(skeleton))
             if (found := _read(path, _Program.load)) is None:
                 on_compile(name)
-                found = _Program(lowered.compile(), skeleton)
+                found = _Program(compiled(lowered), skeleton)
                 _write(path, found.dump)
             return found
 

@@ -30,7 +30,7 @@ from bayesicl.noise import NOISES, Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 
-GROUP = 2  # chains that one thread advances together; draws depend on it, not on the threads
+GROUP = 1  # chains that one thread advances together; draws depend on it, not on the threads
 
 
 @dataclass(frozen=True)

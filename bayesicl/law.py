@@ -56,18 +56,16 @@ class Design:
         With one hypothesis it is x itself, (1, ...), which broadcasts. Plain x[design.hypothesis]
         is as right, but the gradient of an index is a slow loop on CPU.
         """
-        if self.n_hypotheses == 1:
-            return x
-        own = self._own().reshape(self.n_hypotheses, -1, *(1,) * (jnp.ndim(x) - 1))
-        return jnp.sum(jnp.where(own, x[:, None], 0.0), axis=0)
+        cells = x[:1]
+        for h in range(1, self.n_hypotheses):
+            own = (self.hypothesis == h).reshape(-1, *(1,) * (jnp.ndim(x) - 1))
+            cells = jnp.where(own, x[h], cells)
+        return cells
 
     def per_curve(self, x: jax.Array) -> jax.Array:
         """Sum of x, (..., cells), over the cells of each hypothesis: (..., H)."""
-        return jnp.sum(jnp.where(self._own(), x[..., None, :], 0.0), axis=-1)
-
-    def _own(self) -> jax.Array:
-        """Whether a cell belongs to a hypothesis: (H, cells)."""
-        return jnp.arange(self.n_hypotheses)[:, None] == self.hypothesis
+        own = [self.hypothesis == h for h in range(self.n_hypotheses)]
+        return jnp.stack([jnp.sum(jnp.where(mask, x, 0.0), axis=-1) for mask in own], axis=-1)
 
 
 def _same(design: Design, w: Sites) -> tuple[Sites, float]:

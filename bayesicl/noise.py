@@ -185,18 +185,15 @@ def _replicate_spread(sizes, design: Design, data: Arrays):
     covariance is diag(d / items) + replicate_sd^2. Exact where every replicate was measured at
     every shot count; otherwise the lost degrees of freedom are shared out evenly.
     """
-    d = dispersion_of_cells(sizes, design)[data["row_cell"]] / data["row_total"]
-    group = data["row_group"]
-    n_groups = data["group_share"].shape[0]
-    total = lambda x: jax.ops.segment_sum(  # noqa: E731
-        jnp.where(data["row_used"], x, 0.0), group, n_groups
-    )
-    tau2 = sizes["replicate_sd"][data["group_hypothesis"]] ** 2
-    z = data["row_z"]
-    grown = 1.0 + tau2 * total(1.0 / d)
-    square = total(z**2 / d) - tau2 * total(z / d) ** 2 / grown
-    log_det = total(jnp.log(2 * jnp.pi * d)) + jnp.log(grown)
-    return -0.5 * jnp.sum(square + data["group_share"] * log_det)
+    inverse = 1.0 / dispersion_of_cells(sizes, design)
+    total = design.per_curve
+    tau2 = sizes["replicate_sd"] ** 2
+    grown = 1.0 + tau2 * total(data["row_items"] * inverse)  # (replicates, H)
+    pull = total(data["row_pull"] * inverse)
+    square = total(data["square"] * inverse) - tau2 * jnp.sum(pull**2 / grown, axis=0)
+    each = data["log_unit"] - data["rows"] * jnp.log(inverse)
+    log_det = jnp.sum(jnp.log(grown), axis=0) + total(each)
+    return -0.5 * jnp.sum(square + data["share"] * log_det)
 
 
 def _replicate_moments(logp, sizes, design: Design, data: Arrays):

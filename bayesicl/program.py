@@ -74,7 +74,7 @@ def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.
     if study.kind == "prompts":
         data |= _prompt_spread(study)
     if study.kind == "replicated counts":
-        data |= _replicate_rows(study)
+        data |= _replicate_rows(study, size)
     return design, data
 
 
@@ -130,36 +130,34 @@ def _prompt_c(rows: pd.DataFrame) -> float:
     return min(c, 1.0)
 
 
-def _replicate_rows(study: Study) -> dict[str, np.ndarray]:
-    """Deviations of replicates from their cells' means, grouped by curve and replicate."""
+def _replicate_rows(study: Study, size: int) -> dict[str, np.ndarray]:
+    """Deviations z of replicates from their cells' means, in units of sqrt(p(1 - p)).
+
+    Of each replicate's row in each cell: its items and items times z, (replicates, cells). Of each
+    cell: the sum of items times z^2, the number of rows, and log(2 pi / items) summed over them. Of
+    each curve: the share of the rows' degrees of freedom that the means left.
+    """
     cells, rows = study.cells, study.rows
     mean, count = cells["y"].to_numpy(), cells["replicates"].to_numpy()
     # A cell at 0 or 1 in every replicate, or with one replicate, tells nothing of the spread.
     useful = cells["fitted"].to_numpy() & (count > 1) & (mean > 0) & (mean < 1)
     rows = rows[useful[rows["cell"]]]
-    cell = rows["cell"].to_numpy()
-    H, R = len(study.hypotheses), int(study.rows["replicate"].max()) + 1
+    cell, items = rows["cell"].to_numpy(), rows["total"].to_numpy()
+    z = (rows["y"].to_numpy() - mean[cell]) / np.sqrt(mean[cell] * (1 - mean[cell]))
+    place = rows["replicate"].to_numpy(), cell
+    table = np.zeros((2, padded_size(int(study.rows["replicate"].max()) + 1), size))
+    table[0][place], table[1][place] = items, items * z
     hypothesis = cells["hypothesis"].to_numpy()
-    size, n_groups = padded_size(max(len(rows), 1)), padded_size(H * R)
-
-    def pad(column, fill):
-        values = np.full(size, fill, dtype=np.asarray(fill).dtype)
-        values[: len(rows)] = column
-        return values
-
-    share = np.zeros(H)
-    for h in range(H):
+    share = np.zeros(len(study.hypotheses))
+    for h in range(len(share)):
         own = useful & (hypothesis == h)
         if own.any():
             share[h] = (count[own] - 1).sum() / count[own].sum()
-    group = np.arange(n_groups)
-    group_hypothesis = np.minimum(group // R, H - 1)
     return {
-        "row_z": pad((rows["y"] - mean[cell]) / np.sqrt(mean[cell] * (1 - mean[cell])), 0.0),
-        "row_total": pad(rows["total"], 1.0),
-        "row_cell": pad(cell, 0),
-        "row_group": pad(hypothesis[cell] * R + rows["replicate"].to_numpy(), 0),
-        "row_used": pad(True, False),
-        "group_hypothesis": group_hypothesis,
-        "group_share": np.where(group < H * R, share[group_hypothesis], 0.0),
+        "row_items": table[0],
+        "row_pull": table[1],
+        "square": np.bincount(cell, items * z**2, minlength=size),
+        "rows": np.bincount(cell, minlength=size).astype(float),
+        "log_unit": np.bincount(cell, np.log(2 * np.pi / items), minlength=size),
+        "share": share,
     }

@@ -99,7 +99,7 @@ class Layout:
         return {"replicated counts": self.replicates, "prompts": self.total}.get(self.kind, 1)
 
     def curves(self, y: np.ndarray | None = None) -> Curves:
-        """One study with these measurements, (cells, rows) in [0, 1]; else with placeholders.
+        """One study with these measurements, (cells, rows) in [0, 1]; else all alike.
 
         Cells at `unseen` are there, but are not fitted.
         """
@@ -205,7 +205,7 @@ def measure(
 ) -> dict[str, jax.Array]:
     """The measurements in `data`, drawn anew from what the noise declares.
 
-    y: (cells,). row_z: (rows,), deviations of replicates. log_c: (H,), from the spread of prompts.
+    y: (cells,). row_pull, square: of replicates' deviations. log_c: (H,), of the spread of prompts.
     """
     key_y, key_spread = jax.random.split(key)
     y = noise.draw(key_y, logp, sizes, design, data, seen=False, cut=False)
@@ -217,22 +217,21 @@ def measure(
     if "log_c" in data:
         error = data["log_c_se"] * jax.random.normal(key_spread, jnp.shape(data["log_c"]))
         measured["log_c"] = jnp.log(sizes["c"]) + error
-    if "row_z" in data:
-        measured["row_z"] = _deviations(key_spread, sizes, design, data)
+    if "row_items" in data:
+        measured |= _deviations(key_spread, sizes, design, data)
     return measured
 
 
-def _deviations(key, sizes: Mapping, design: Design, data: Mapping) -> jax.Array:
-    """Rows less their cell's mean, in units of sqrt(v): independent of that mean."""
+def _deviations(key, sizes: Mapping, design: Design, data: Mapping) -> dict[str, jax.Array]:
+    """Rows less their cell's mean, in units of sqrt(v), independent of that mean."""
     key_replicate, key_row = jax.random.split(key)
-    cell, used = data["row_cell"], data["row_used"]
-    b = jax.random.normal(key_replicate, jnp.shape(data["group_hypothesis"]))
-    b = b * sizes["replicate_sd"][data["group_hypothesis"]]
-    sd = jnp.sqrt(dispersion_of_cells(sizes, design)[cell] / data["row_total"])
-    row = b[data["row_group"]] + sd * jax.random.normal(key_row, jnp.shape(cell))
-    total = lambda x: jax.ops.segment_sum(jnp.where(used, x, 0.0), cell, len(design.shots))  # noqa: E731
-    mean = total(row) / jnp.maximum(total(1.0), 1.0)
-    return jnp.where(used, row - mean[cell], 0.0)
+    items, used = data["row_items"], data["row_items"] > 0
+    common = jax.random.normal(key_replicate, (design.n_hypotheses, len(items)))
+    common = design.per_cell(sizes["replicate_sd"][:, None] * common).T
+    sd = jnp.sqrt(dispersion_of_cells(sizes, design) / jnp.where(used, items, 1.0))
+    row = jnp.where(used, common + sd * jax.random.normal(key_row, items.shape), 0.0)
+    z = row - row.sum(0) / jnp.maximum(used.sum(0), 1)
+    return {"row_pull": items * z, "square": jnp.sum(items * z**2, axis=0)}
 
 
 def measured_rows(

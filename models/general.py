@@ -64,10 +64,10 @@ def model(design: Design):
         below = Below(jnp.broadcast_to(hit[:, None], (H, M - 1)), 0.5, 1.0)
         miss = numpyro.sample("_miss", below.to_event(1))
     # Row h holds the misses in order, with the hit put in at place h.
-    column = jnp.arange(M)[None, :]
-    row = jnp.arange(H)[:, None]
-    source = jnp.clip(jnp.where(column > row, column - 1, column), 0, M - 2)
-    P = jnp.where(column == row, hit[:, None], jnp.take_along_axis(miss, source, axis=1))
+    place = jnp.arange(M) - jnp.arange(H)[:, None]
+    none = jnp.zeros((H, 1))
+    before, after = jnp.hstack([miss, none]), jnp.hstack([none, miss])
+    P = jnp.where(place == 0, hit[:, None], jnp.where(place < 0, before, after))
     report(design, pi, P, K)
     return curve(design.shots, pi, design.per_cell(P), K)
 

@@ -26,7 +26,7 @@ from bayesicl.priors import hypotheses, longest, start_and_end
 
 def curve(shots, C, alpha, L):
     """Log p; all arguments broadcast."""
-    return -C * (shots + 1.0) ** -alpha - L
+    return -C * jnp.exp(-alpha * jnp.log1p(shots)) - L
 
 
 def model(design: Design):

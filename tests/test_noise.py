@@ -306,19 +306,15 @@ def test_padding_weighs_nothing(name):
     bare = Design(design.shots[:cells], design.hypothesis[:cells], 2, 1)
     cut = {k: v[:cells] if len(v) == len(design.shots) else v for k, v in data.items()}
     if name == "replicates":
-        used = data["row_used"]
-        assert 0 < used.sum() < rows < len(used)  # held-out and padded rows are not used
-        cut |= {k: data[k][used] for k in data if k.startswith("row_")}
-        cut |= {k: data[k][:10] for k in data if k.startswith("group_")}  # 2 curves x 5 replicates
+        used = data["row_items"] > 0
+        assert 0 < used.sum() < rows < used.size  # held-out and padded rows are not used
+        cut |= {k: data[k][:5, :cells] for k in ("row_items", "row_pull")}  # 5 replicates
     np.testing.assert_allclose(log_joint(name, bare, cut, logp[:cells]), padded, rtol=1e-12)
 
     wild = {k: v.copy() for k, v in data.items()}
     for k, v in wild.items():
-        if len(v) == len(design.shots) and k != "fitted":
+        if len(v) == len(design.shots) and k in ("y", "total", "replicates", "se", "log_choices"):
             v[cells:] = 7.0 if k in ("total", "replicates") else 0.987
-    if name == "replicates":
-        wild["row_z"][~used] = 1e3
-        wild["row_total"][~used] = 1e-3
     shots = np.where(np.arange(len(design.shots)) < cells, design.shots, 1e6)
     np.testing.assert_array_equal(
         log_joint(name, Design(shots, design.hypothesis, 2, 1), wild, logp), padded
@@ -361,9 +357,9 @@ def test_sizes_have_the_documented_densities():
     expected += stats.norm.logpdf(-1.2, np.log(c[0]), 0.2)
     np.testing.assert_allclose(at("mean-probability", {**data, **spread}), expected)
     assert at("given-se") == 0
-    rows = dict.fromkeys(["row_z", "row_total"], np.ones(8)) | {"row_used": np.zeros(8, bool)}
-    rows |= dict.fromkeys(["row_cell", "row_group", "group_hypothesis"], np.zeros(8, int))
-    rows["group_share"] = np.zeros(8)
+    rows = dict.fromkeys(["row_items", "row_pull"], np.zeros((8, len(design.shots))))
+    rows |= dict.fromkeys(["square", "rows", "log_unit"], np.zeros(len(design.shots)))
+    rows["share"] = np.zeros(len(s["mean-probability"]["c"]))
     s = s["replicates"]
     expected = stats.lognorm(1, scale=np.exp(0.5)).logpdf(s["dispersion"]).sum()
     expected += stats.norm(-0.3, 0.5).logpdf(s["dispersion_slope"]).sum()

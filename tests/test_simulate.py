@@ -79,8 +79,8 @@ def test_what_is_declared_is_what_the_likelihood_says(kind):
 
     def silent(data):  # what tells of the spread taken out: the prior alone is left
         rest = {name: x for name, x in data.items() if name != "log_c"}
-        none = {"row_used": np.zeros_like(data["row_used"])} if "row_used" in data else {}
-        return rest | none | ({"group_share": 0 * data["group_share"]} if none else {})
+        rows = {"row_items", "row_pull", "square", "share"} & data.keys()
+        return rest | {k: np.zeros_like(data[k]) for k in rows}
 
     def prior(parameters):
         return log_density(noise.model, (design, silent(data)), {}, parameters[1])[0]
