@@ -46,6 +46,7 @@ def _rising(x, k):
     return value, ratio + digamma[1] - digamma[0]
 
 
+@jax.custom_jvp
 def _log(x, above_one=None):
     """log x of positive x, neither subnormal nor infinite: arithmetic alone, which CPUs vectorise.
 
@@ -62,6 +63,11 @@ def _log(x, above_one=None):
     v, e = s * s, e.astype(x.dtype)
     odd = 2.0 * s * v * _polynomial(v, tuple(1.0 / k for k in range(3, 24, 2)))
     return e * LOG_2[0] + (2.0 * s + (odd + e * LOG_2[1]))
+
+
+@_log.defjvp
+def _(primals, tangents):
+    return _log(*primals), tangents[0] / primals[0]
 
 
 def _polynomial(x, terms):

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from scipy.special import digamma, gammaln
+from scipy.special import digamma, gammaln, polygamma
 
 from bayesicl.device import on_device
 from bayesicl.law import LAWS, load_law
@@ -48,6 +48,9 @@ def test_log_rising_and_its_slope(rng, low, high):
         np.abs(slope - (digamma(x + k) - digamma(x))) <= 1e-13 * np.abs(slope) + lost + 1e-13
     )
     assert np.all(np.abs(value[k == 0]) < 1e-17)
+    bend = jax.vmap(jax.grad(jax.grad(log_rising)))(x, k)
+    exact = polygamma(1, x + k) - polygamma(1, x)
+    np.testing.assert_allclose(bend, exact, rtol=1e-7, atol=1e-12 * np.abs(polygamma(1, x)).max())
 
 
 @pytest.mark.parametrize(
