@@ -16,6 +16,7 @@ from numpyro.distributions.transforms import (
 from bayesicl.law import Design, Sites
 
 FLOOR = 0.2  # nats: flat curves leave log(gamma / beta) free to vanish, and K with the prior
+WALL = 4.0
 BEND = 4.0  # nats: of steeper falls the logarithm counts, in which their priors have tails
 
 
@@ -167,9 +168,8 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
 
         p(0) = sigmoid(a),    gamma = p(0) + (1 - p(0)) sigmoid(b),    q = p(0)/gamma,
         r = q sigmoid(s),    logit v = logit q + log sigmoid(-s),
-        log K = k - log(FLOOR + log 1/r),
 
-    a map whose Jacobian has determinant 1.
+    and `rise_in_sight` of k, log 1/r and v: but for k, the Jacobian has determinant 1.
     """
     z = dict(w)
     n = min(design.n_hypotheses, design.n_believed - 1)  # the last of a full simplex has no stick
@@ -183,8 +183,30 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
     z["pi"] = w["pi"].at[:n].set(q + log_sigmoid(-s) + offset)
     z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log(-jnp.expm1(log_qs)))
     evidence = jax.nn.softplus(-z["beta"])  # log(gamma / beta)
-    z["K"] = w["K"] - jnp.mean(jnp.log(FLOOR + evidence))
-    return z, 0.0
+    z["K"], log_slope = rise_in_sight(design, w["K"], q + log_sigmoid(-s), evidence)
+    return z, log_slope
+
+
+def rise_in_sight(design: Design, k, log_odds, evidence) -> tuple[jax.Array, jax.Array]:
+    """log K, from a coordinate of which the data see when the curves rise; and its log slope.
+
+    log_odds, evidence: of each curve, its hypothesis against the rest before the first
+    demonstration, and the nats that one demonstration counts where K is 1. With k = 0 the rise is
+    over at the longest shots. There a late rise is a wall, the steeper the more nats it takes.
+    """
+    need = 1.0 + jax.nn.softplus(-1.0 - log_odds)
+    n = longest(design)[: len(need)]
+    scale = jnp.log(need) - jnp.log(n) - jnp.log(FLOOR + evidence)
+    t, log_slope = narrowed(k, jnp.mean(need))
+    return jnp.mean(scale) + t, log_slope
+
+
+def narrowed(m, steepness):
+    """t(m), of slope 1/steepness for |m| < WALL and 1 far beyond; and the log of its slope."""
+    less = 1.0 - 1.0 / steepness
+    t = m / steepness + less * (jax.nn.softplus(m - WALL) - jax.nn.softplus(-m - WALL))
+    slope = 1.0 / steepness + less * (jax.nn.sigmoid(m - WALL) + jax.nn.sigmoid(-m - WALL))
+    return t, jnp.log(slope)
 
 
 def start_and_end(w: Sites, drop: str, limit: str, shape: str):

@@ -25,6 +25,8 @@ import numpyro.distributions as dist
 from bayesicl.law import Design, Law
 from bayesicl.priors import hypotheses, log_expm1, longest, start_and_end
 
+MEAN_C = 2.0  # nats
+
 
 def curve(shots, C, n_c, alpha, L):
     """Log p; all arguments broadcast."""
@@ -34,7 +36,7 @@ def curve(shots, C, n_c, alpha, L):
 def model(design: Design):
     """Sample C, n_c, alpha and L; return log p of each cell."""
     with hypotheses(design):
-        C = numpyro.sample("C", dist.Exponential(0.5))
+        C = numpyro.sample("C", dist.Exponential(1.0 / MEAN_C))
         n_c = numpyro.sample("n_c", dist.LogNormal(jnp.log(10.0), 2.0))
         alpha = numpyro.sample("alpha", dist.LogNormal(jnp.log(0.5), 1.0))
         L = numpyro.sample("L", dist.Exponential(1.0))
@@ -47,15 +49,21 @@ def coordinates(design: Design, w):
 
     In the place of n_c stands m, with
 
-        log(1 + 1/n_c) = softplus(log a - m) / a,    a = 1 - log ratio / log(N + 1).
+        log(1 + 1/n_c) = softplus(x) / a,    a = 1 - log ratio / log(N + 1),    x = log a - m.
 
     Where n_c is large, m is log n_c. Where it is small the curve has fallen by about
-    alpha log(1 + 1/n_c) before the first query; C grows as the exponential of that, and -m with it.
+    alpha log(1 + 1/n_c) before the first query; C grows as the exponential of that, and x with it.
+    Beyond the prior mean of C, e^x and C grow as the square of -m alone, so that C's exponential
+    prior is no wall, but a normal's tail.
     """
     start, log_L, log_ratio, log_det = start_and_end(w, "C", "L", "alpha")
     log_t, N = jnp.log(-log_ratio), longest(design)
     a = 1.0 + jnp.exp(log_t) / jnp.log1p(N)
-    x = jnp.log(a) - w["n_c"]
+    room = jnp.log(MEAN_C) - start
+    y = 0.5 * (jnp.log(a) - w["n_c"] - room)
+    log_y = jnp.log(jax.nn.softplus(y))
+    x = room + 2.0 * log_y
+    log_det += jax.nn.log_sigmoid(y) - log_y
     before = jax.nn.softplus(x) / a
     log_n_c = -log_expm1(before)
     log_alpha = log_t - jnp.log(jnp.log1p(N / (jnp.exp(log_n_c) + 1.0)))
