@@ -8,7 +8,7 @@ from bayesicl.law import laws
 
 SHARED = (
     "law", "priors", "noise", "special", "program", "posterior", "device", "lanes", "nuts",
-    "warmup", "jumps", "chains", "engine", "retry", "convergence", "diagnose", "labels",
+    "warmup", "jumps", "chains", "draws", "engine", "retry", "convergence", "diagnose", "labels",
     "identify", "summary",
 )  # fmt: skip
 

@@ -22,6 +22,7 @@ from bayesicl.cache import Programs
 from bayesicl.chains import Chains, State, diverging, flat, join
 from bayesicl.code import code_hash
 from bayesicl.device import on_device, precision
+from bayesicl.draws import over_draws
 from bayesicl.errors import InputError
 from bayesicl.jumps import Mixture
 from bayesicl.lanes import Chance, Point, stand, with_step
@@ -92,8 +93,8 @@ class Engine:
         def one(design, data, w, key):
             return self.posterior.natural(design, data, w)
 
-        unused = random.key(0)
-        return self._over_draws("natural parameters", one, chains.w, design, data, unused)
+        what, unused = "natural parameters", random.key(0)
+        return over_draws(self.compiled, what, one, chains.w, design, data, unused)
 
     def describe(
         self, key: jax.Array, values: Mapping, design: Design, data: Mapping, *, seen: bool = True
@@ -112,7 +113,7 @@ class Engine:
         values = {name: values[name] for name in self.outline(design, data).shapes}
         shape = np.shape(next(iter(values.values())))[:2]
         drawn = (values, np.full(shape, seen))
-        return self._over_draws("description", one, drawn, design, data, key)
+        return over_draws(self.compiled, "description", one, drawn, design, data, key)
 
     def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Draws of the prior: natural parameters and deterministic values, (1, n, ...)."""
@@ -120,31 +121,7 @@ class Engine:
         def one(design, data, drawn, key):
             return self.posterior.prior(design, data, key)
 
-        return self._over_draws("prior", one, np.zeros((1, n)), design, data, key)
-
-    def _over_draws(self, name: str, one: Callable, drawn, design: Design, data: Mapping, key):
-        """Map `one` over (chains, draws), CHUNK draws at a time: one compilation, little memory.
-
-        one(design, data, drawn, key): of one draw, with a key of its own.
-        """
-        design, data = on_device((design, data))
-        chains, draws = np.shape(jax.tree.leaves(drawn)[0])[:2]
-        flat = jax.tree.map(lambda x: np.asarray(x).reshape(chains * draws, *x.shape[2:]), drawn)
-
-        def piece_of(design, data, piece, numbers, key):
-            keys = jax.vmap(partial(random.fold_in, key))(numbers)
-            return jax.vmap(one, in_axes=(None, None, 0, 0))(design, data, piece, keys)
-
-        pieces = []
-        for i in range(0, chains * draws, CHUNK):
-            # The last piece is filled up with repeats, which are cut off again.
-            take = np.minimum(np.arange(i, i + CHUNK, dtype=np.int32), chains * draws - 1)
-            piece = on_device(jax.tree.map(lambda x, take=take: x[take], flat))
-            args = (design, data, piece, take, key)
-            pieces.append(jax.tree.map(np.asarray, self.compiled(name, piece_of, *args)(*args)))
-        join = lambda *xs: np.concatenate(xs)[: chains * draws]  # noqa: E731
-        whole = jax.tree.map(join, *pieces)
-        return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), whole)
+        return over_draws(self.compiled, "prior", one, np.zeros((1, n)), design, data, key)
 
     # -- what is compiled --------------------------------------------------------------------
 
