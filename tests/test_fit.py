@@ -28,6 +28,7 @@ from bayesicl import (
     read_curves,
     save,
 )
+from bayesicl.chains import Chains
 from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.fit import _fall, attributes, warn_misfits
@@ -458,6 +459,21 @@ def test_chains_apart_are_given_jumps():
     ess = float(arviz_stats.ess(right.astype(float)))
     assert ess > 400
     assert abs(right.mean() - (1 - HEAVY)) < 4 * np.sqrt(HEAVY * (1 - HEAVY) / ess)
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [("together", False), ("one shifted", True), ("one still", True), ("all still", True)],
+)
+def test_chains_apart(rng, what, expected):
+    x, y = rng.standard_normal((4, 500)), rng.standard_normal((4, 500, 2, 3))
+    if what == "one shifted":
+        y[2, :, 1, 1] += 2.0
+    elif what == "one still":
+        x[0] = 0.1
+    elif what == "all still":  # at one place: R-hat is NaN
+        x[:] = 0.1
+    assert apart(Chains({"x": x, "y": y}, {}, None)) is expected
 
 
 # Warnings
