@@ -177,7 +177,7 @@ class Engine:
             n = round(share * self.settings.warmup)
             state, record = self._advance(state, n, key, k, target, study, mixture)
             rest = len(windows) - 1 - k
-            if rest <= warmup.STEP_ONLY and diverging(record[:, n // 2 :]).any():
+            if 0 < rest <= warmup.STEP_ONLY and diverging(record[:, n // 2 :]).any():
                 target = 1.0 - (1.0 - target) / 3.0  # this posterior needs smaller steps
             if rest >= warmup.STEP_ONLY:
                 q = record[:, n // 3 :, : -len(nuts.STATISTICS)]
