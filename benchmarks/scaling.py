@@ -26,6 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from options import parse
 from rivals import problem
 from rivals.report import markdown
 
@@ -57,10 +58,6 @@ def main() -> int:
 
 
 def _arguments() -> tuple[argparse.Namespace, list[str]]:
-    own, options = sys.argv[1:], []
-    if "--" in own:
-        at = own.index("--")
-        own, options = own[:at], own[at + 1 :]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -70,7 +67,8 @@ def _arguments() -> tuple[argparse.Namespace, list[str]]:
     add("--seed", type=int, default=0)
     add("--scratch", type=Path, help="folder for tables and fits (default: temporary)")
     add("--out", type=Path, help="all figures as JSON")
-    return parser.parse_args(own), ["--law", "scoring", "--keep-draws", "none", *options]
+    args, options = parse(parser)
+    return args, ["--law", "scoring", "--keep-draws", "none", *options]
 
 
 def _measure(folder: Path, curves: list, options: list[str], limit: float) -> dict:

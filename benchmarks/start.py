@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from options import parse
+
 NOTE_MODULES = """
 import json, sys
 from pathlib import Path
@@ -40,16 +42,12 @@ print(lost)
 
 
 def main() -> int:
-    own, options = sys.argv[1:], []
-    if "--" in own:
-        at = own.index("--")
-        own, options = own[:at], own[at + 1 :]
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--repeats", type=int, default=3, metavar="N", help="(default 3)")
     parser.add_argument("--out", type=Path, help="all figures as JSON")
-    args = parser.parse_args(own)
+    args, options = parse(parser)
     options = ["--law", "scoring", *options]
     with tempfile.TemporaryDirectory(prefix="start-") as scratch:
         seconds, lost = _measure(Path(scratch), options, args.repeats)
