@@ -13,7 +13,6 @@ import time
 import warnings
 from pathlib import Path
 
-import jax
 import numpy as np
 import pandas as pd
 
@@ -45,12 +44,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--out", type=Path)
-    parser.add_argument("--cache", help="folder for JAX's compiled programs")
     parser.add_argument("--only", nargs="*", default=["long", "small", "ginc"])
     args = parser.parse_args()
-    if args.cache:
-        jax.config.update("jax_compilation_cache_dir", args.cache)
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
     warnings.simplefilter("ignore", CurveWarning)
     sources = {
         "long": lambda: (read_curves(args.data / "long_context_icl.csv"), 1),
