@@ -11,7 +11,6 @@ import hashlib
 import os
 import pickle
 import platform
-import tempfile
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -25,6 +24,7 @@ import jax
 from jax.experimental import serialize_executable
 
 from bayesicl.device import compiled
+from bayesicl.writing import in_one_step
 
 IN_MEMORY = 32  # programs that an engine holds at once
 _TRACING = Lock()  # NumPyro's handlers are one stack for all threads and engines
@@ -162,9 +162,8 @@ def _write(path: Path | None, dump: Callable[[], Any]) -> None:
         return
     try:
         content = pickle.dumps(dump())
-        with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".part", delete=False) as part:
-            part.write(content)
-        os.replace(part.name, path)
+        with in_one_step(path) as part:
+            part.write_bytes(content)
         _tidy(path.parent)
     except Exception:
         return

@@ -8,7 +8,6 @@ dropped: a study that fails its gates at last counts like any other.
 
 import hashlib
 import json
-import os
 import zipfile
 from collections.abc import Callable
 from dataclasses import asdict
@@ -30,6 +29,7 @@ from bayesicl.plan import plan
 from bayesicl.ranks import RANKED, Calibration, Ranked, calibration
 from bayesicl.retry import attempts, first_that_passes
 from bayesicl.simulate import Layout, declared, simulator
+from bayesicl.writing import in_one_step
 
 
 def calibrate(
@@ -190,11 +190,9 @@ def _place(folder: str | Path, name: str) -> Path:
 
 def _save(ranked: Ranked, path: Path) -> None:
     """Write one simulation in one step: all of it or nothing."""
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part")
     try:
-        with part.open("wb") as file:
+        with in_one_step(path) as part, part.open("wb") as file:
             np.savez(file, allow_pickle=False, **ranked._asdict())
-        os.replace(part, path)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
 

@@ -9,7 +9,6 @@ import hashlib
 import json
 import os
 import shutil
-import socket
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -22,10 +21,10 @@ from bayesicl import netcdf
 from bayesicl.curves import Study
 from bayesicl.errors import InputError
 from bayesicl.tree import DRAWS, FORMAT
+from bayesicl.writing import in_one_step, part_of
 
 NO_ZARR = "zarr is not installed; pip install 'bayesicl[zarr]'"
 ENDINGS = ("nc", "zarr")
-HERE = socket.gethostname().replace(".", "-")
 
 
 def file_name(study: Study, law: str) -> str:
@@ -59,27 +58,32 @@ def save(tree: xr.DataTree, path: str | Path) -> Path:
     zarr = in_zarr(path)
     if not zarr and path.suffix != ".nc":
         raise InputError(f"{path}: a fit is saved as .nc (netCDF) or .zarr")
-    place = path.parent.parent if path.parent.suffix == ".zarr" else path.parent
-    part = place / f".{path.name}.{HERE}.{os.getpid()}.part"
     try:
-        place.mkdir(parents=True, exist_ok=True)
         if zarr:
-            check_ending("zarr")
-            open_hierarchy(path.parent)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # zarr 3 has no settled form for text yet
-                tree.to_zarr(part, consolidated=False)
-            _replace_folder(part, path)
+            _save_zarr(tree, path)
         else:
-            netcdf.write(tree, part)
-            os.replace(part, path)
+            with in_one_step(path) as part:
+                netcdf.write(tree, part)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
     except TypeError as error:
         raise InputError(f"{path}: cannot be written: {error}") from error
+    return path
+
+
+def _save_zarr(tree: xr.DataTree, path: Path) -> None:
+    check_ending("zarr")
+    place = path.parent.parent if path.parent.suffix == ".zarr" else path.parent
+    part = part_of(place / path.name)
+    place.mkdir(parents=True, exist_ok=True)
+    try:
+        open_hierarchy(path.parent)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # zarr 3 has no settled form for text yet
+            tree.to_zarr(part, consolidated=False)
+        _replace_folder(part, path)
     finally:
         remove(part)
-    return path
 
 
 def check_ending(ending: str) -> None:

@@ -1,7 +1,6 @@
 """What all figures share: style, colours, words, the axis of shots, and writing files."""
 
 import json
-import os
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 from bayesicl.curves import Study
 from bayesicl.errors import InputError
 from bayesicl.tree import label, law_label
+from bayesicl.writing import in_one_step
 
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",  # comes with matplotlib: the same widths everywhere
@@ -184,15 +184,9 @@ def save_figure(figure: Figure, path: str | Path) -> Path:
     ending = path.suffix.lower()
     if ending not in _FILES:
         raise InputError(f"{path}: a figure is saved as .png, .svg or .pdf")
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part{ending}")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with matplotlib.rc_context(STYLE):
-            figure.savefig(part, dpi=150, metadata=_FILES[ending])
-        os.replace(part, path)
+        with in_one_step(path) as part, matplotlib.rc_context(STYLE):
+            figure.savefig(part, format=ending[1:], dpi=150, metadata=_FILES[ending])
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        if part.is_file():
-            part.unlink()
     return path

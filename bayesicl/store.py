@@ -12,7 +12,6 @@ import xarray as xr
 from bayesicl.curves import Study
 from bayesicl.errors import InputError
 from bayesicl.files import (
-    HERE,
     file_name,
     in_zarr,
     load,
@@ -22,6 +21,7 @@ from bayesicl.files import (
     save,
 )
 from bayesicl.tree import content_key, thinned
+from bayesicl.writing import HERE
 
 HIERARCHY = "fits.zarr"  # zarr complains about all else in its folder, so tables stay outside
 ABANDONED = 3600.0  # seconds after which a part of another machine's is nobody's

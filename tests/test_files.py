@@ -14,12 +14,13 @@ import pytest
 import xarray as xr
 
 from bayesicl import InputError, Settings, load, netcdf, read_curves, save, summarise
-from bayesicl.files import HERE, file_name, read_attributes, read_summary
+from bayesicl.files import file_name, read_attributes, read_summary
 from bayesicl.fit import attributes
 from bayesicl.plan import plan
 from bayesicl.store import HIERARCHY, Store, load_all, load_each
 from bayesicl.summary import missed, record
 from bayesicl.tree import DRAWS, content_key, study_dataset, study_of, thinned
+from bayesicl.writing import HERE, in_one_step
 
 
 def tasks():
@@ -249,6 +250,31 @@ def test_parts_of_killed_runs_are_removed(tmp_path):
 
 
 # What goes wrong
+
+
+def test_in_one_step(tmp_path):
+    path = tmp_path / "new" / "a.txt"
+
+    def write(text, *, fail=False):
+        with in_one_step(path) as part:
+            part.write_text(text)
+            assert part.parent == path.parent
+            assert not fail, "broke down"
+
+    write("first")
+    with pytest.raises(AssertionError, match="broke down"):
+        write("second", fail=True)
+    assert path.read_text() == "first"
+    write("third")
+    assert path.read_text() == "third"
+    assert list(path.parent.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("name", ["fit.nc", "fit.zarr", "fits.zarr/fit"])
+def test_a_place_below_a_file(name, trees, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        save(trees[0], tmp_path / "file" / name)
 
 
 def test_a_save_that_fails_leaves_the_old_file(trees, tmp_path, monkeypatch):

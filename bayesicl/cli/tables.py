@@ -1,12 +1,12 @@
 """Tables in files, written as they come and there as a whole or not at all."""
 
-import os
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayesicl.errors import InputError
+from bayesicl.writing import in_one_step
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,16 +30,12 @@ def write_table(frames: "pd.DataFrame | Iterable[pd.DataFrame]", path: Path) -> 
     import pandas as pd
 
     frames = iter([frames] if isinstance(frames, pd.DataFrame) else frames)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    write = _write_parquet if path.suffix == ".parquet" else _write_csv
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write = _write_parquet if path.suffix == ".parquet" else _write_csv
-        write(_joined(frames), part)
-        os.replace(part, path)
+        with in_one_step(path) as part:
+            write(_joined(frames), part)
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        part.unlink(missing_ok=True)
     return path
 
 
