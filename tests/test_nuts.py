@@ -119,6 +119,20 @@ def test_chains_do_not_depend_on_company():
     np.testing.assert_array_equal(both[0], alone[0])
 
 
+def test_many_lanes_record_what_few_do(rng):
+    """Beyond UNROLLED lanes rows are scattered, to the same places."""
+    potential = lambda data, q: 0.5 * jnp.sum(q**2 * jnp.exp(data))  # noqa: E731
+    starts = rng.normal(size=(5, 4, 2))
+    few = starts[:3]
+    assert few.shape[0] * 4 <= nuts.UNROLLED < starts.shape[0] * 4
+    many, stats, _ = sample(potential, starts, 600, log_step=-2.0)
+    alone, own, _ = sample(potential, few, 600, log_step=-2.0)
+    np.testing.assert_array_equal(many[:3], alone)
+    for name, values in own.items():
+        np.testing.assert_array_equal(stats[name][:3], values)
+    assert len(np.unique(stats["n_steps"].sum(2))) > 15, "chains go at paces of their own"
+
+
 def test_a_wall_diverges():
     potential = lambda data, q: jnp.where(q[0] > 0, 0.5 * q @ q, jnp.inf)  # noqa: E731
     _, stats, _ = sample(potential, np.ones((1, 4, 2)), 500)
