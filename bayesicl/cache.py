@@ -63,7 +63,7 @@ class Programs:
     """
 
     def __init__(self, identity: str | None):
-        """Load nothing yet."""
+        """Nothing is loaded before it is asked for."""
         self.identity = identity
         self._held: OrderedDict[Any, Any] = OrderedDict()
 

@@ -109,7 +109,7 @@ class Check:
         settings: Settings,
         device: str,
     ):
-        """Compile nothing yet; arguments as of `calibrate`. To be used within `precision`."""
+        """For use within `precision`; arguments as of `calibrate`."""
         self.draw = simulator(law, noise, layout, backgrounds=backgrounds, rows=rows)
         self.engine = Engine(law, noise, settings, device=device)
         [self.study] = layout.curves()

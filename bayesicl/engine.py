@@ -71,7 +71,7 @@ class Engine:
         device: str = "cpu",
         on_compile: Callable[[str], None] = lambda what: None,
     ):
-        """Compile nothing yet; see the class for the arguments."""
+        """See the class for the arguments; nothing is compiled before the first study."""
         self.law, self.noise, self.settings, self.device = law, noise, settings, device
         self.posterior = Posterior(law, noise)
         self.on_compile = on_compile

@@ -99,7 +99,7 @@ class Fitter:
     """
 
     def __init__(self, settings: Settings, seed: int = 0, device: str = "cpu"):
-        """Compile nothing yet."""
+        """Nothing is compiled before the first task."""
         self.settings, self.seed, self.device = settings, seed, device
         self._kept: dict[tuple[str, str, str], tuple[Engine, Priors]] = {}
 

@@ -111,7 +111,7 @@ def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
         "se": np.full(size, middle("se")),
         "fitted": np.zeros(size, bool),
         "in_sight": np.zeros(size, bool),
-        "log_choices": np.zeros(size),  # of counts; nothing was chosen yet
+        "log_choices": np.zeros(size),  # of counts, which these cells do not have
     }
 
 

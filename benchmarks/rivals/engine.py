@@ -18,7 +18,7 @@ class Side:
     """The engine with its own settings for what the gates do not fix."""
 
     def __init__(self, settings: Settings, curves: list[Curve]):
-        """Compile nothing yet: the engine does so when it sees the first study."""
+        """The engine compiles when it sees the first study."""
         self.seed = settings.seed
         self.studies = [study_of(curve, i) for i, curve in enumerate(curves)]
         noise = load_noise(None, self.studies[0].kind)

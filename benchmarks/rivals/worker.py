@@ -1,8 +1,8 @@
 """Run one side in a process of its own: `python -m rivals.worker FOLDER NAME JSON`.
 
 Curve 0, an easy one, is sampled first and thrown away: what it takes beyond the median curve is
-building. Draws of
-the others go to FOLDER/NAME as they are made, times and log densities to times.json there.
+building. Draws of the others go to FOLDER/NAME as they are made, times and log densities to
+times.json there.
 """
 
 import json
