@@ -6,15 +6,21 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from bayesicl import nuts
+from bayesicl import nuts, warmup
+from bayesicl.jumps import Mixture, mixture_of
 from bayesicl.lanes import Lane
 
 
 class State(NamedTuple):
-    """Where chains stand, and how they move. groups: of (1, GROUP) lanes. chol: (1, d, d)."""
+    """Where chains stand, and how they move.
+
+    groups: of (1, GROUP) lanes. chol: (1, d, d), the scale of trajectories. mixture: where jumps
+    go, (1, ...) each.
+    """
 
     groups: tuple[Lane, ...]
     chol: Any
+    mixture: Mixture
 
 
 class Chains(NamedTuple):
@@ -23,6 +29,21 @@ class Chains(NamedTuple):
     w: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]
     state: State
+
+
+def batch(tree: Any) -> Any:
+    """The same arrays as of a batch of one study: (1, ...)."""
+    return jax.tree.map(lambda x: x[None], tree)
+
+
+def moving_by(state: State, q: np.ndarray, *, pooled: bool) -> State:
+    """Chains that move as draws (chains, draws, d) say, about one mean or each chain's own."""
+    return jumping(state._replace(chol=warmup.scale_of_draws(q, pooled=pooled)[None]), q)
+
+
+def jumping(state: State, q: np.ndarray) -> State:
+    """Chains that jump to where draws (chains, draws, d) are."""
+    return state._replace(mixture=batch(mixture_of(q)))
 
 
 def diverging(record: np.ndarray) -> np.ndarray:

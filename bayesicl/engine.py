@@ -19,12 +19,12 @@ from jax import random
 
 from bayesicl import nuts, warmup
 from bayesicl.cache import Programs
-from bayesicl.chains import Chains, State, diverging, flat, join
+from bayesicl.chains import Chains, State, batch, diverging, flat, join, moving_by
 from bayesicl.code import code_hash
 from bayesicl.device import on_device, precision
 from bayesicl.draws import over_draws
 from bayesicl.errors import InputError
-from bayesicl.jumps import Mixture
+from bayesicl.jumps import mixture_about
 from bayesicl.lanes import Chance, Point, stand, with_step
 from bayesicl.law import Design, Law, laws
 from bayesicl.noise import NOISES, Noise
@@ -159,7 +159,6 @@ class Engine:
         *,
         target_accept: float | None = None,
         after: Chains | None = None,
-        mixture: Mixture | None = None,
     ) -> Chains:
         """Warm up and draw all chains.
 
@@ -171,24 +170,24 @@ class Engine:
         if after is None:
             state, windows = self._start(key, study), warmup.WINDOWS
         else:
-            chol = warmup.scale_of_draws(flat(after.w), pooled=True)[None]
-            state, windows = after.state._replace(chol=chol), warmup.WINDOWS[-warmup.STEP_ONLY :]
+            state, windows = after.state, warmup.WINDOWS[-warmup.STEP_ONLY :]
+            state = moving_by(state, flat(after.w)[:, -self.settings.draws :], pooled=True)
         for k, (share, pooled) in enumerate(windows):
             n = round(share * self.settings.warmup)
-            state, record = self._advance(state, n, key, k, target, study, mixture)
+            state, record = self._advance(state, n, key, k, target, study)
             rest = len(windows) - 1 - k
             if 0 < rest <= warmup.STEP_ONLY and diverging(record[:, n // 2 :]).any():
                 target = 1.0 - (1.0 - target) / 3.0  # this posterior needs smaller steps
             if rest >= warmup.STEP_ONLY:
                 q = record[:, n // 3 :, : -len(nuts.STATISTICS)]
-                state = state._replace(chol=warmup.scale_of_draws(q, pooled=pooled)[None])
-        return self._draw(state, key, study, mixture)
+                state = moving_by(state, q, pooled=pooled)
+        return self._draw(state, key, study)
 
-    def _draw(self, state: State, key, study, mixture) -> Chains:
+    def _draw(self, state: State, key, study) -> Chains:
         parts = []
         for done in range(0, self.settings.draws, CHUNK):
             n = min(CHUNK, self.settings.draws - done)
-            state, record = self._advance(state, n, key, -1 - done, None, study, mixture)
+            state, record = self._advance(state, n, key, -1 - done, None, study)
             parts.append(record)
         record = np.concatenate(parts, axis=1)
         _, places, d = self._gradient(*study)
@@ -218,32 +217,34 @@ class Engine:
             return tuple(map(group, range(0, self.settings.chains, GROUP))), curvature
 
         groups, curvature = self.compiled("start", begin, key, study)(key, study)
-        return State(groups, warmup.scale_of_curvature(np.asarray(curvature))[None])
+        chol = warmup.scale_of_curvature(np.asarray(curvature))
+        first = np.concatenate([np.asarray(lanes.tree.proposal.q)[0] for lanes in groups])
+        return State(groups, chol[None], batch(mixture_about(first, chol)))
 
-    def _advance(self, state: State, n: int, key, call: int, target, study, mixture):
+    def _advance(self, state: State, n: int, key, call: int, target, study):
         """`n` transitions, adapting the step size to a target where one is given.
 
         call: a number of its own for each of a run's calls. The record is (chains, n, ...).
         """
         fn, _, _ = self._gradient(*study)
 
-        def advance(lanes, n, key, log_step, chance, mixture, chol, data):
+        def advance(lanes, n, key, log_step, chance, chol, mixture, data):
             lanes = with_step(lanes, jnp.broadcast_to(log_step, lanes.i.shape))
             key = random.fold_in(random.fold_in(key[0], key[1]), key[2])
-            keys, mixture, data = jax.tree.map(lambda x: x[None], (key, mixture, data))
+            keys, data = batch((key, data))
             return nuts.advance(lanes, n, keys, chance, mixture, chol, data, fn=fn)
 
         def run(numbered):
             g, lanes = numbered
             numbers = (key, np.int32(call), np.int32(g))
-            args = (lanes, np.int32(n), numbers, *on_device((log_step, chance, mixture, chol)))
+            args = (lanes, np.int32(n), numbers, *on_device((log_step, chance, *state[1:])))
             with precision(self.device):  # JAX's settings belong to the thread
                 found = self.compiled("sampler", advance, *args, study)(*args, study)
                 return jax.block_until_ready(found)
 
         # All chains of a study go on from one step size, which they have found together.
         found = [np.asarray(lanes.step.log_average) for lanes in state.groups]
-        log_step, chol = np.mean(np.concatenate(found, axis=1)), np.asarray(state.chol)
+        log_step = np.mean(np.concatenate(found, axis=1))
         chance = Chance(np.asarray(target or 0.5), np.asarray(target is not None))
         with ThreadPoolExecutor(min(len(state.groups), os.cpu_count() or 1)) as pool:
             groups, records = zip(*pool.map(run, enumerate(state.groups)), strict=True)
@@ -266,16 +267,12 @@ class Engine:
         )
         return chains._replace(state=chains.state._replace(groups=groups))
 
-    def extend(
-        self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
-    ) -> Chains:
+    def extend(self, chains: Chains, design: Design, data: Mapping) -> Chains:
         """As many draws again from where the chains ended, joined to what they drew."""
-        return join(chains, self.go_on(chains, design, data, mixture=mixture))
+        return join(chains, self.go_on(chains, design, data))
 
-    def go_on(
-        self, chains: Chains, design: Design, data: Mapping, *, mixture: Mixture | None = None
-    ) -> Chains:
+    def go_on(self, chains: Chains, design: Design, data: Mapping) -> Chains:
         """As many draws again from where the chains ended, without adapting."""
         lanes = chains.state.groups[0]  # a key as new as where they stand
         key = random.wrap_key_data(np.asarray(lanes.key)[0, 0] ^ np.asarray(lanes.ticks)[0, 0])
-        return self._draw(chains.state, key, on_device((design, data)), mixture)
+        return self._draw(chains.state, key, on_device((design, data)))

@@ -96,7 +96,8 @@ def predict(
     return result
 
 
-_CELLWISE = ("y", "total", "replicates", "se", "fitted", "in_sight", "log_choices")
+_ROWS = ("row_items", "row_pull", "square", "rows", "log_unit")  # the last three summed over rows
+_CELLWISE = ("y", "total", "replicates", "se", "fitted", "in_sight", "log_choices", *_ROWS)
 
 
 def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
@@ -104,7 +105,7 @@ def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
     size = np.shape(design.shots)
     fitted = study.cells[study.cells["fitted"]]
     middle = lambda name: float(np.nan_to_num(fitted[name].median(), nan=1.0))  # noqa: E731
-    return {
+    return {name: np.zeros(size) for name in _ROWS} | {
         "y": np.full(size, 0.5),
         "total": np.full(size, np.round(middle("total"))),
         "replicates": np.ones(size),

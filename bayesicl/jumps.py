@@ -42,15 +42,23 @@ class Mixture(NamedTuple):
         return q, jnp.vectorize(self.log_density, signature="(d)->()")(q)
 
 
+def mixture_about(points: np.ndarray, chol: np.ndarray) -> Mixture:
+    """Components of one scale, (d, d), about points, (n, d), of which N_COMPONENTS have room."""
+    mean = np.resize(points, (N_COMPONENTS, points.shape[1]))
+    chol = np.broadcast_to(chol, (N_COMPONENTS, *chol.shape))
+    return Mixture(np.full(N_COMPONENTS, -np.log(N_COMPONENTS)), mean, chol, np.linalg.inv(chol))
+
+
 def mixture_of(q: np.ndarray) -> Mixture:
     """Components fitted to draws of all chains, (chains, draws, d)."""
     points = q.reshape(-1, q.shape[-1])
     d = points.shape[1]
     whole = np.cov(points.T).reshape(d, d) + 1e-9 * np.eye(d)
     white = np.linalg.solve(np.linalg.cholesky(whole), points.T).T
+    n = np.clip(len(np.unique(points, axis=0)) // 4, 1, N_COMPONENTS)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # an empty cluster is dealt with below
-        _, cluster = kmeans2(white, N_COMPONENTS, minit="++", rng=np.random.default_rng(0))
+        _, cluster = kmeans2(white, n, minit="++", rng=np.random.default_rng(0))
     weight, mean, chol = [], [], []
     for k in np.unique(cluster):
         own = points[cluster == k]

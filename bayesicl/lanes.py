@@ -40,7 +40,8 @@ class Lane(NamedTuple):
     grows, and its momentum. ends: the trajectory's (left, right). tree: the trajectory. sub: the
     half that grows. leaf: leapfrogs in it; 2^depth complete it. corners_r, corners_rho: (D, d),
     momenta and their sums where subtrees began. energy: at the trajectory's begin. accepted: sum of
-    acceptance probabilities. diverged: the last leapfrog did. jumping: a jump between modes is due.
+    acceptance probabilities. diverged: the last leapfrog did. jumping: which jump
+    after the trajectory is under way, from 1; 0 for none.
     """
 
     key: Any
@@ -69,7 +70,7 @@ class Lane(NamedTuple):
 class Luck(NamedTuple):
     """What a transition needs of chance. momentum: (d,). bits: uint32, one direction a doubling.
 
-    jump: (d,), a place to jump to, and jump_log_density there; None without jumps.
+    jump: (JUMPS, d), places to jump to, and jump_log_density there; None without jumps.
     """
 
     momentum: Any
@@ -96,7 +97,7 @@ def stand(key: jax.Array, point: Point, max_tree_depth: int) -> Lane:
         key=random.bits(key, (2,), jnp.uint32), ticks=jnp.uint32(0), i=none, at=point, r=nothing,
         ends_q=ends, ends_r=ends, ends_gradient=ends, tree=tree, sub=tree, leaf=none, depth=none,
         rightward=jnp.asarray(False), corners_r=corners, corners_rho=corners, energy=zero,
-        accepted=zero, n_steps=none, diverged=jnp.asarray(False), jumping=jnp.asarray(False),
+        accepted=zero, n_steps=none, diverged=jnp.asarray(False), jumping=none,
         step=step,
     )  # fmt: skip
 

@@ -25,6 +25,7 @@ from bayesicl.special import two_uniforms
 Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
 
 CHUNK = 500  # transitions in one call of the compiled sampler
+JUMPS = 4  # after each trajectory
 MAX_ERROR = 1000.0  # nats of energy: beyond, a trajectory has diverged
 UNROLLED = 16  # lanes: for more, rows are scattered, which is slow on CPU but right on a GPU
 STATISTICS = ("lp", "energy", "diverging", "n_steps", "acceptance_rate", "step_size")
@@ -39,7 +40,7 @@ def _begin(lane: Lane, point: Point, luck: Luck) -> Lane:
         ends_gradient=jnp.stack([point.gradient, point.gradient]), tree=Tree(point, zero, r),
         sub=Tree(point, zero - jnp.inf, jnp.zeros_like(r)), leaf=jnp.int32(0), depth=jnp.int32(0),
         rightward=(luck.bits & 1).astype(bool), energy=point.potential + 0.5 * jnp.sum(r * r),
-        accepted=zero, n_steps=jnp.int32(0), jumping=jnp.asarray(False),
+        accepted=zero, n_steps=jnp.int32(0), jumping=jnp.int32(0),
     )  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     r = lane.r - 0.5 * h * back(lane.at.gradient)
     q = lane.at.q + h * jnp.sum(chol * r, axis=1)
     if mixture is not None:  # a lane that jumps stands at the place proposed
-        q = jnp.where(lane.jumping, lane.at.q, q)
+        q = jnp.where(lane.jumping > 0, lane.at.q, q)
     potential, gradient = fn(q)
     new = Point(q, potential, gradient)
     r = r - 0.5 * h * back(gradient)
@@ -127,20 +128,26 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
 
 
 def _jump(lane: Lane, grown: Lane, new: Point, done, luck: Luck, mixture: Mixture, u):
-    """Follow every trajectory by a Metropolis proposal drawn from `mixture`.
+    """Follow every trajectory by JUMPS Metropolis proposals drawn from `mixture`.
 
-    NUTS does not cross from one mode to another; an independence proposal does (Tierney 1994,
-    "Markov chains for exploring posterior distributions"). The mixture is fixed beforehand, so
-    the posterior stays the chain's equilibrium. The proposal's potential takes a tick of its own,
-    the one after the trajectory is done.
+    NUTS is slow along bent ridges and does not cross from one mode to another; an independence
+    proposal does (Tierney 1994, "Markov chains for exploring posterior distributions"). The mixture
+    is fixed beforehand, so the posterior stays the chain's equilibrium. Each proposal's potential
+    takes a tick of its own, after the trajectory is done.
     """
+    proposed = jnp.arange(JUMPS) == lane.jumping - 1
+    log_density = jnp.sum(jnp.where(proposed, luck.jump_log_density, 0.0))
     here = lane.tree.proposal
-    log_ratio = here.potential - new.potential - luck.jump_log_density
+    log_ratio = here.potential - new.potential - log_density
     accept = jnp.log(u) < log_ratio + mixture.log_density(here.q)
     landed = lane._replace(tree=lane.tree._replace(proposal=choose(accept, new, here)))
-    due = grown._replace(at=grown.at._replace(q=luck.jump), jumping=jnp.asarray(True))
-    after = choose(lane.jumping, landed, choose(done, due, grown))
-    return after, after.tree.proposal, lane.jumping
+    after = choose(lane.jumping > 0, landed, grown)
+    over = lane.jumping == JUMPS
+    due = ~over & (done | (lane.jumping > 0))
+    at = jnp.sum(jnp.where((jnp.arange(JUMPS) == lane.jumping)[:, None], luck.jump, 0.0), axis=0)
+    at = after.at._replace(q=jnp.where(due, at, after.at.q))
+    after = after._replace(at=at, jumping=jnp.where(due, lane.jumping + 1, 0))
+    return after, after.tree.proposal, over
 
 
 def _adapt(step: StepSize, shortfall) -> StepSize:
@@ -158,7 +165,7 @@ def _fortune(key, chains: int, d: int, kind, mixture: Mixture | None) -> Luck:
     shape = (chains, CHUNK + 1)
     momentum = random.normal(k_momentum, (*shape, d), kind)
     bits = random.bits(k_bits, shape, jnp.uint32)
-    jump = (None, None) if mixture is None else mixture.draw(k_jump, shape)
+    jump = (None, None) if mixture is None else mixture.draw(k_jump, (*shape, JUMPS))
     return Luck(momentum, bits, *jump)
 
 

@@ -159,7 +159,7 @@ def _(constraint):
     return ComposeTransform([StickBreakingTransform(), _OrderTail(constraint.n)])
 
 
-def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
+def start_and_rate(design: Design, w: Sites) -> tuple[Sites, jax.Array]:
     """Coordinates for the scoring-wise law: value at 0 shots, gain, floor's share, rate.
 
     The data see p(0) = gamma (r + (1 - r) v), where r = beta/gamma and v is the stick of pi that
@@ -183,7 +183,7 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, float]:
     z["pi"] = w["pi"].at[:n].set(q + log_sigmoid(-s) + offset)
     z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log(-jnp.expm1(log_qs)))
     evidence = jax.nn.softplus(-z["beta"])  # log(gamma / beta)
-    z["K"], log_slope = rise_in_sight(design, w["K"], q + log_sigmoid(-s), evidence)
+    z["K"], log_slope = rise_in_sight(design, w["K"], q + log_sigmoid(-s), evidence[:n])
     return z, log_slope
 
 

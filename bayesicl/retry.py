@@ -6,11 +6,10 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from bayesicl.chains import Chains, flat
+from bayesicl.chains import Chains, flat, jumping
 from bayesicl.convergence import convergence
 from bayesicl.diagnose import Checks, diagnose
 from bayesicl.engine import Engine
-from bayesicl.jumps import mixture_of
 from bayesicl.labels import Labels
 from bayesicl.law import Design
 
@@ -56,33 +55,31 @@ def attempts(
 ) -> Iterator[Chains]:
     """Ever more careful runs, until the caller is content.
 
-    As asked; extended where chains agree; with jumps between modes where they do not; then warmed
-    up again with smaller steps.
+    As asked; extended where chains agree; with jumps to all that they found where they do not;
+    then warmed up again with smaller steps.
     """
     progress("sampling")
-    chains, mixture = engine.run(key, design, data), None
+    chains = engine.run(key, design, data)
     yield chains
     for i, target in enumerate((*targets, None)):
         if apart(chains):
             progress("jumping between modes")
-            mixture = mixture_of(flat(chains.w)[:, -engine.settings.draws :])
+            found = flat(chains.w)[:, -engine.settings.draws :]
+            chains = chains._replace(state=jumping(chains.state, found))
             # The first draws lead to the modes that matter.
-            chains = engine.go_on(chains, design, data, mixture=mixture)
-            chains = engine.go_on(chains, design, data, mixture=mixture)
+            chains = engine.go_on(engine.go_on(chains, design, data), design, data)
             yield chains
         longest = 2**engine.settings.max_tree_depth - 1
         spoilt = chains.stats["diverging"].any() or (chains.stats["n_steps"] >= longest).any()
         if not spoilt:  # more draws would not undo these
             progress("extending")
-            chains = engine.extend(chains, design, data, mixture=mixture)
+            chains = engine.extend(chains, design, data)
             yield chains
         if target is None:
             return
         progress(f"sampling again, target acceptance {target}")
-        chains = engine.run(
-            jax.random.fold_in(key, i), design, data,
-            target_accept=target, after=chains, mixture=mixture,
-        )  # fmt: skip
+        again = jax.random.fold_in(key, i)
+        chains = engine.run(again, design, data, target_accept=target, after=chains)
         yield chains
 
 

@@ -115,7 +115,7 @@ def _run(name: str, n: int, limit: float, settings, scratch: Path) -> tuple[str,
     options = json.dumps({"curves": n, "limit": limit, "settings": settings._asdict()})
     # Nothing compiled or drawn before is found again, and no one's flags are inherited.
     clean = {k: v for k, v in os.environ.items() if not k.startswith(("JAX_", "XLA_", "PYTENSOR"))}
-    caches = {"XDG_CACHE_HOME": str(scratch / f"{name}-cache")}
+    caches = {"BAYESICL_CACHE": str(scratch / f"{name}-cache")}
     caches["PYTENSOR_FLAGS"] = f"base_compiledir={scratch / f'{name}-cache'}/pytensor"
     command = [sys.executable, "-m", "rivals.worker", str(scratch), name, options]
     print(f"-- {SIDES[name][1]}", file=sys.stderr, flush=True)

@@ -78,7 +78,7 @@ def _measure(folder: Path, curves: list, options: list[str], limit: float) -> di
     frames = [pd.DataFrame(c._asdict()).assign(task=f"curve {i}") for i, c in enumerate(curves)]
     pd.concat(frames).to_csv(table, index=False)
     command = [sys.executable, "-m", "bayesicl", "fit", str(table), "--out", str(out), "--json"]
-    env = os.environ | {"XDG_CACHE_HOME": str(folder / "cache")}
+    env = os.environ | {"BAYESICL_CACHE": str(folder / "cache")}
     env.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would go before our own
     start = time.perf_counter()
     with (folder / "stdout").open("w") as said, (folder / "stderr").open("w") as errors:

@@ -97,7 +97,7 @@ def _measure(folder: Path, options: list[str], repeats: int) -> tuple[dict[str, 
 
 def _run(cache: Path, *arguments: str) -> tuple[float, str]:
     """Run Python with this cache folder: seconds and what it printed last."""
-    env = os.environ | {"XDG_CACHE_HOME": str(cache)}
+    env = os.environ | {"BAYESICL_CACHE": str(cache)}
     env.pop("JAX_COMPILATION_CACHE_DIR", None)  # it would go before our own
     begin = time.perf_counter()
     done = subprocess.run(

@@ -21,15 +21,13 @@ Source: Arora, Jurafsky, Potts & Goodman (2024), "Bayesian scaling laws for in-c
 arXiv 2410.16531.
 """
 
-import jax
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
-from numpyro.distributions.transforms import StickBreakingTransform
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import Below, hypotheses, rise_in_sight, simplex
+from bayesicl.priors import Below, hypotheses, simplex
 
 
 def log_odds(shots, pi, P, K):
@@ -74,14 +72,6 @@ def model(design: Design):
     return curve(design.shots, pi, design.per_cell(P), K)
 
 
-def coordinates(design: Design, w):
-    """When the curves rise, in the place of K."""
-    pi = StickBreakingTransform()(w["pi"])[: design.n_hypotheses]
-    rivals = jnp.mean(jax.nn.sigmoid(w["_miss"]), axis=-1)  # P_hm / P_hh
-    K, log_det = rise_in_sight(design, w["K"], jnp.log(pi) - jnp.log1p(-pi), -jnp.log(rivals))
-    return {**w, "K": K}, log_det
-
-
 def report(design: Design, pi, P, K):
     """Record P, its ceiling and rate, and the belief at each cell."""
     with hypotheses(design):
@@ -98,5 +88,4 @@ law = Law(
     model,
     reference="Arora et al. 2024, arXiv 2410.16531",
     formula="p_h(n) = sum_m pi_m P_hm^(K n + 1) / sum_m pi_m P_hm^(K n)",
-    coordinates=coordinates,
 )

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bayesicl.models.bounded import MEAN_C
 from bayesicl.models.logistic import FAR
 from jax.flatten_util import ravel_pytree
 from numpyro import handlers
@@ -626,7 +627,9 @@ def test_coordinates_of_baselines_are_what_the_data_see(name):
     same(ratio, expit(w["L"]) * np.exp(-priors.BEND * np.sinh(x / priors.BEND)))
     if name == "bounded":
         a = 1 - np.log(ratio) / span
-        same(np.log1p(1 / v["n_c"]), np.logaddexp(0, np.log(a) - w["n_c"]) / a)
+        drop = np.log((y(0) - v["L"]).astype(float) / MEAN_C)
+        bent = 2 * np.log(np.logaddexp(0, (np.log(a) - w["n_c"] + drop) / 2)) - drop
+        same(np.log1p(1 / v["n_c"]), np.logaddexp(0, bent) / a)
 
 
 def _n_0_without_rest(k, span, kept):
@@ -637,9 +640,10 @@ def _n_0_without_rest(k, span, kept):
 
 @pytest.mark.parametrize(("name", "H", "B"), [s for s in SPACES if s.values[0] == "scoring"])
 def test_coordinates_of_scoring_are_one_to_one(name, H, B):
-    at, M = points(name, H, B, 1.5)[-1], H + B
-    w, z, v = at.w, at.z, at.v
+    design, _, at = points(name, H, B, 1.5)
+    w, z, v, M = at.w, at.z, at.v, H + B
     n = min(H, M - 1)
+    N = np.array([np.max(design.shots[design.hypothesis == h]) for h in range(H)])
     before = np.cumsum(v["pi"], axis=-1) - v["pi"]
     stick = (v["pi"] / (1 - before))[:, :n]
     r, gamma = v["beta"] / v["gamma"], v["gamma"][:, :n]
@@ -650,7 +654,11 @@ def test_coordinates_of_scoring_are_one_to_one(name, H, B):
     same(w["gamma"][:, :n], logit(start))
     same(w["pi"][:, :n], logit((gamma - start) / (1 - start)) + centre)
     same(w["beta"][:, :n], logit(r[:, :n] / q))
-    same(w["K"], np.log(v["K"]) + np.log(priors.FLOOR + np.log(1 / r)).mean(-1))
+    need = 1 + np.logaddexp(0, -1 - logit(stick))
+    evidence = np.log(need / (N[:n] * (priors.FLOOR + np.log(1 / r[:, :n])))).mean(-1)
+    scale = need.mean(-1)
+    wide = np.logaddexp(0, w["K"] - priors.WALL) - np.logaddexp(0, -w["K"] - priors.WALL)
+    same(np.log(v["K"]) - evidence, w["K"] / scale + (1 - 1 / scale) * wide)
     for site in ("gamma", "pi", "beta"):  # what has no stick stays as it is
         same(w[site][:, n:], z[site][:, n:])
     if M == 2 and H == 1:
