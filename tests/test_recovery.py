@@ -112,7 +112,7 @@ SIZES = {
 @pytest.mark.parametrize("kind", SIZES)
 @pytest.mark.parametrize("rows", [False, True], ids=["declared", "rows"])
 def test_studies_of_every_noise_are_recovered(kind, rows, law):
-    found = calibrate(law, Layout(kind), rows=rows, simulations=20, settings=SHORT)
+    found = calibrate(law, Layout(kind), rows=rows, simulations=12, settings=SHORT, seed=1)
     assert list(found.ranks) == ["a", "b", *SIZES[kind], *CURVE]
     assert not found.strays, found.verdict
     error = np.abs(found.truths["p(12)"] - np.median(found.draws["p(12)"], axis=1))
