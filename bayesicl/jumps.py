@@ -9,18 +9,19 @@ from jax import random
 from jax.scipy.special import logsumexp
 from scipy.cluster.vq import kmeans2
 
-FREEDOM = 5.0  # of the Student t from which jumps are proposed
+FREEDOM = 5  # of the Student t from which jumps are proposed
 N_COMPONENTS = 8  # of the mixture of them: enough for a few modes and a bent ridge between
 
 
 class Mixture(NamedTuple):
     """Where jumps go: Student t components in sampling coordinates.
 
-    log_weight: (n,). mean: (n, d). chol, inverse: (n, d, d), Cholesky factors of the scales and
-    their inverses.
+    log_weight, log_height: (n,), of the components and of their densities' peaks. mean: (n, d).
+    chol, inverse: (n, d, d), Cholesky factors of the scales and their inverses.
     """
 
     log_weight: Any
+    log_height: Any
     mean: Any
     chol: Any
     inverse: Any
@@ -28,16 +29,16 @@ class Mixture(NamedTuple):
     def log_density(self, q):
         """At q, (d,), up to a constant."""
         z = jnp.sum(self.inverse * (q - self.mean)[:, None, :], axis=-1)
-        log_det = jnp.sum(jnp.log(jnp.diagonal(self.chol, axis1=1, axis2=2)), axis=1)
         tails = -0.5 * (FREEDOM + q.shape[0]) * jnp.log1p(jnp.sum(z * z, axis=-1) / FREEDOM)
-        return logsumexp(self.log_weight + tails - log_det)
+        return logsumexp(self.log_height + tails)
 
     def draw(self, key, shape):
         """Places and their log densities: (*shape, d) and shape."""
         k_which, k_z, k_t = random.split(key, 3)
         which = random.categorical(k_which, self.log_weight, shape=shape)
         z = random.normal(k_z, (*shape, self.mean.shape[1]), self.mean.dtype)
-        t = jnp.sqrt(FREEDOM / (2.0 * random.gamma(k_t, 0.5 * FREEDOM, shape, self.mean.dtype)))
+        normal = random.normal(k_t, (*shape, FREEDOM), self.mean.dtype)
+        t = jnp.sqrt(FREEDOM / jnp.sum(normal**2, axis=-1))
         q = self.mean[which] + jnp.sum(self.chol[which] * z[..., None, :], axis=-1) * t[..., None]
         return q, jnp.vectorize(self.log_density, signature="(d)->()")(q)
 
@@ -46,7 +47,13 @@ def mixture_about(points: np.ndarray, chol: np.ndarray) -> Mixture:
     """Components of one scale, (d, d), about points, (n, d), of which N_COMPONENTS have room."""
     mean = np.resize(points, (N_COMPONENTS, points.shape[1]))
     chol = np.broadcast_to(chol, (N_COMPONENTS, *chol.shape))
-    return Mixture(np.full(N_COMPONENTS, -np.log(N_COMPONENTS)), mean, chol, np.linalg.inv(chol))
+    return _mixture(np.zeros(N_COMPONENTS), mean, chol)
+
+
+def _mixture(log_weight, mean, chol) -> Mixture:
+    log_weight = log_weight - np.logaddexp.reduce(log_weight)
+    log_det = np.sum(np.log(np.diagonal(chol, axis1=1, axis2=2)), axis=1)
+    return Mixture(log_weight, log_weight - log_det, mean, chol, np.linalg.inv(chol))
 
 
 def mixture_of(q: np.ndarray) -> Mixture:
@@ -70,6 +77,4 @@ def mixture_of(q: np.ndarray) -> Mixture:
         chol.append(np.linalg.cholesky(scale))
     # A cluster that came out empty leaves its place to a copy: shapes stay those compiled.
     fill = np.resize(np.arange(len(weight)), N_COMPONENTS)
-    weight, chol = np.array(weight)[fill], np.array(chol)[fill]
-    log_weight = np.log(weight / weight.sum())
-    return Mixture(log_weight, np.array(mean)[fill], chol, np.linalg.inv(chol))
+    return _mixture(np.log(weight)[fill], np.array(mean)[fill], np.array(chol)[fill])

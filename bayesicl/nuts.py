@@ -25,7 +25,7 @@ from bayesicl.special import two_uniforms
 Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
 
 CHUNK = 500  # transitions in one call of the compiled sampler
-JUMPS = 4  # after each trajectory
+JUMPS = 2  # after each trajectory
 MAX_ERROR = 1000.0  # nats of energy: beyond, a trajectory has diverged
 UNROLLED = 16  # lanes: for more, rows are scattered, which is slow on CPU but right on a GPU
 STATISTICS = ("lp", "energy", "diverging", "n_steps", "acceptance_rate", "step_size")
