@@ -1,21 +1,22 @@
 """Draws of a study's chains, and where the chains stand."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 from bayesicl import nuts, warmup
+from bayesicl.device import on_device
 from bayesicl.jumps import Mixture, mixture_of
 from bayesicl.lanes import Lane
 
 
 class State(NamedTuple):
-    """Where chains stand, and how they move.
+    """Where chains stand, and how they move; in a `Chains` of one study.
 
-    groups: of (1, GROUP) lanes. chol: (1, d, d), the scale of trajectories. mixture: where jumps
-    go, (1, ...) each.
+    groups: of lanes (studies, GROUP), or of all chains on a GPU. chol: (studies, d, d), the scale
+    of trajectories. mixture: where jumps go, (studies, ...).
     """
 
     groups: tuple[Lane, ...]
@@ -31,19 +32,23 @@ class Chains(NamedTuple):
     state: State
 
 
-def batch(tree: Any) -> Any:
-    """The same arrays as of a batch of one study: (1, ...)."""
-    return jax.tree.map(lambda x: x[None], tree)
+def stacked(trees: Sequence[Any]) -> Any:
+    """Trees of arrays of one shape as one of JAX arrays, with an axis more: (trees, ...)."""
+    return on_device(jax.tree.map(lambda *x: np.stack(x), *trees))
 
 
 def moving_by(state: State, q: np.ndarray, *, pooled: bool) -> State:
-    """Chains that move as draws (chains, draws, d) say, about one mean or each chain's own."""
-    return jumping(state._replace(chol=warmup.scale_of_draws(q, pooled=pooled)[None]), q)
+    """Chains that move as draws (studies, chains, draws, d) say.
+
+    pooled: the scale is that about one mean, not each chain's own.
+    """
+    chol = np.stack([warmup.scale_of_draws(x, pooled=pooled) for x in q])
+    return jumping(state._replace(chol=chol), q)
 
 
 def jumping(state: State, q: np.ndarray) -> State:
-    """Chains that jump to where draws (chains, draws, d) are."""
-    return state._replace(mixture=batch(mixture_of(q)))
+    """Chains that jump to where draws (studies, chains, draws, d) are."""
+    return state._replace(mixture=stacked([mixture_of(x) for x in q]))
 
 
 def diverging(record: np.ndarray) -> np.ndarray:

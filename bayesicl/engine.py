@@ -6,7 +6,7 @@ A chain's draws depend on its key, its data and the padded shape alone.
 """
 
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -19,7 +19,7 @@ from jax import random
 
 from bayesicl import nuts, warmup
 from bayesicl.cache import Programs
-from bayesicl.chains import Chains, State, batch, diverging, flat, join, moving_by
+from bayesicl.chains import Chains, State, diverging, flat, join, moving_by, stacked
 from bayesicl.code import code_hash
 from bayesicl.device import on_device, precision
 from bayesicl.draws import over_draws
@@ -31,7 +31,7 @@ from bayesicl.noise import NOISES, Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 
-GROUP = 1  # chains that one thread advances together; draws depend on it, not on the threads
+GROUP = 1  # chains that a thread advances together on CPU; draws depend on it, not on threads
 
 
 @dataclass(frozen=True)
@@ -125,8 +125,9 @@ class Engine:
 
     # -- what is compiled --------------------------------------------------------------------
 
-    def _gradient(self, design, data):
+    def _gradient(self, many):
         """Potential and gradient at a flat q, and how to unravel q: {site: (shape, slice)}."""
+        design, data = jax.tree.map(lambda x: x[0], many)
         places, begin = {}, 0
         for name, shape in sorted(self.outline(design, data).shapes.items()):
             size = int(np.prod(shape))
@@ -160,109 +161,131 @@ class Engine:
         target_accept: float | None = None,
         after: Chains | None = None,
     ) -> Chains:
-        """Warm up and draw all chains.
+        """Warm up and draw all chains of a study; see `run_many`."""
+        state = None
+        if after is not None:
+            last = flat(after.w)[None, :, -self.settings.draws :]
+            state = moving_by(after.state, last, pooled=True)
+        [chains] = self.run_many([key], [(design, data)], target_accept=target_accept, after=state)
+        return chains
 
-        after: begin where these chains ended, with the scale of their draws, and find a step size
-        for the target alone.
+    def run_many(
+        self,
+        keys: Sequence[jax.Array],
+        studies: Sequence[tuple[Design, Mapping]],
+        *,
+        target_accept: float | None = None,
+        after: State | None = None,
+    ) -> list[Chains]:
+        """Warm up and draw all chains of studies of one shape, window by window together.
+
+        after: begin there, and find a step size for the target alone.
         """
-        study = on_device((design, data))
-        target = target_accept or self.settings.target_accept
+        key, many = jnp.stack(keys), stacked(studies)
+        target = np.full(len(keys), target_accept or self.settings.target_accept)
         if after is None:
-            state, windows = self._start(key, study), warmup.WINDOWS
+            state, windows = self._start(key, many), warmup.WINDOWS
         else:
-            state, windows = after.state, warmup.WINDOWS[-warmup.STEP_ONLY :]
-            state = moving_by(state, flat(after.w)[:, -self.settings.draws :], pooled=True)
+            state, windows = after, warmup.WINDOWS[-warmup.STEP_ONLY :]
         for k, (share, pooled) in enumerate(windows):
             n = round(share * self.settings.warmup)
-            state, record = self._advance(state, n, key, k, target, study)
+            state, record = self._advance(state, n, key, k, target, many)
             rest = len(windows) - 1 - k
-            if 0 < rest <= warmup.STEP_ONLY and diverging(record[:, n // 2 :]).any():
-                target = 1.0 - (1.0 - target) / 3.0  # this posterior needs smaller steps
+            if 0 < rest <= warmup.STEP_ONLY:  # some posteriors need smaller steps
+                late = diverging(record[:, :, n // 2 :]).any(axis=(1, 2))
+                target = np.where(late, 1.0 - (1.0 - target) / 3.0, target)
             if rest >= warmup.STEP_ONLY:
-                q = record[:, n // 3 :, : -len(nuts.STATISTICS)]
+                q = record[:, :, n // 3 :, : -len(nuts.STATISTICS)]
                 state = moving_by(state, q, pooled=pooled)
-        return self._draw(state, key, study)
+        return self._draw(state, key, many)
 
-    def _draw(self, state: State, key, study) -> Chains:
+    def _draw(self, state: State, key, many) -> list[Chains]:
         parts = []
         for done in range(0, self.settings.draws, CHUNK):
             n = min(CHUNK, self.settings.draws - done)
-            state, record = self._advance(state, n, key, -1 - done, None, study)
+            state, record = self._advance(state, n, key, -1 - done, None, many)
             parts.append(record)
-        record = np.concatenate(parts, axis=1)
-        _, places, d = self._gradient(*study)
-        w = {
-            name: record[..., part].reshape(*record.shape[:2], *shape)
-            for name, (shape, part) in places.items()
-        }
-        columns = np.moveaxis(record[..., d:], -1, 0)
-        stats = {name: columns[i] for i, name in enumerate(nuts.STATISTICS)}
-        stats["diverging"] = stats["diverging"].astype(bool)
-        stats["n_steps"] = stats["n_steps"].astype(int)
-        return Chains(w, stats, state)
+        _, places, d = self._gradient(many)
+        chains = []
+        for i, record in enumerate(np.concatenate(parts, axis=2)):
+            w = {
+                name: record[..., part].reshape(*record.shape[:2], *shape)
+                for name, (shape, part) in places.items()
+            }
+            columns = np.moveaxis(record[..., d:], -1, 0)
+            stats = {name: columns[i] for i, name in enumerate(nuts.STATISTICS)}
+            stats["diverging"] = stats["diverging"].astype(bool)
+            stats["n_steps"] = stats["n_steps"].astype(int)
+            own = jax.tree.map(lambda x, i=i: x[i : i + 1], state)
+            chains.append(Chains(w, stats, own))
+        return chains
 
-    def _start(self, key, study) -> State:
+    def _start(self, key, many) -> State:
         """Chains at their first points, and the scale to begin with."""
-        fn, _, d = self._gradient(*study)
+        fn, _, d = self._gradient(many)
+        n, group = self.settings.chains, self.settings.chains if self.device == "gpu" else GROUP
 
-        def begin(key, study):
-            def one(key):
+        def begin(key, many):
+            def one(study, key):
                 k_start, k_lane = random.split(key)
                 point, curvature = warmup.start(k_start, partial(fn, study), d)
                 lane = stand(k_lane, point, self.settings.max_tree_depth)
                 return with_step(lane, jnp.log(0.5)), curvature
 
-            lanes, curvature = jax.vmap(one)(random.split(key, self.settings.chains))
-            group = lambda i: jax.tree.map(lambda x: x[None, i : i + GROUP], lanes)  # noqa: E731
-            return tuple(map(group, range(0, self.settings.chains, GROUP))), curvature
+            own = jax.vmap(lambda key: random.split(key, n))(key)
+            lanes, curvature = jax.vmap(jax.vmap(one, in_axes=(None, 0)))(many, own)
+            part = lambda i: jax.tree.map(lambda x: x[:, i : i + group], lanes)  # noqa: E731
+            return tuple(map(part, range(0, n, group))), curvature
 
-        groups, curvature = self.compiled("start", begin, key, study)(key, study)
-        chol = warmup.scale_of_curvature(np.asarray(curvature))
-        first = np.concatenate([np.asarray(lanes.tree.proposal.q)[0] for lanes in groups])
-        return State(groups, chol[None], batch(mixture_about(first, chol)))
+        groups, curvature = self.compiled("start", begin, key, many)(key, many)
+        chol = np.stack([warmup.scale_of_curvature(x) for x in np.asarray(curvature)])
+        first = [np.asarray(lanes.tree.proposal.q) for lanes in groups]
+        about = map(mixture_about, np.concatenate(first, axis=1), chol)
+        return State(groups, chol, stacked(list(about)))
 
-    def _advance(self, state: State, n: int, key, call: int, target, study):
-        """`n` transitions, adapting the step size to a target where one is given.
+    def _advance(self, state: State, n: int, key, call: int, target, many):
+        """`n` transitions, adapting the step sizes to targets where those are given.
 
-        call: a number of its own for each of a run's calls. The record is (chains, n, ...).
+        call: a number of its own for each of a run's calls. The record: (studies, chains, n, ...).
         """
-        fn, _, _ = self._gradient(*study)
+        fn, _, _ = self._gradient(many)
 
-        def advance(lanes, n, key, log_step, chance, chol, mixture, data):
-            lanes = with_step(lanes, jnp.broadcast_to(log_step, lanes.i.shape))
-            key = random.fold_in(random.fold_in(key[0], key[1]), key[2])
-            keys, data = batch((key, data))
+        def advance(lanes, n, numbers, log_step, chance, chol, mixture, data):
+            key, call, g = numbers
+            lanes = with_step(lanes, jnp.broadcast_to(log_step[:, None], lanes.i.shape))
+            keys = jax.vmap(lambda key: random.fold_in(random.fold_in(key, call), g))(key)
             return nuts.advance(lanes, n, keys, chance, mixture, chol, data, fn=fn)
 
         def run(numbered):
             g, lanes = numbered
             numbers = (key, np.int32(call), np.int32(g))
-            args = (lanes, np.int32(n), numbers, *on_device((log_step, chance, *state[1:])))
+            args = (lanes, np.int32(n), numbers, *on_device((log_step, chance, *state[1:])), many)
             with precision(self.device):  # JAX's settings belong to the thread
-                found = self.compiled("sampler", advance, *args, study)(*args, study)
-                return jax.block_until_ready(found)
+                return jax.block_until_ready(self.compiled("sampler", advance, *args)(*args))
 
         # All chains of a study go on from one step size, which they have found together.
         found = [np.asarray(lanes.step.log_average) for lanes in state.groups]
-        log_step = np.mean(np.concatenate(found, axis=1))
-        chance = Chance(np.asarray(target or 0.5), np.asarray(target is not None))
+        log_step = np.mean(np.concatenate(found, axis=1), axis=1)
+        adapt = np.full(len(log_step), target is not None)
+        chance = Chance(np.full(len(log_step), 0.5) if target is None else target, adapt)
         with ThreadPoolExecutor(min(len(state.groups), os.cpu_count() or 1)) as pool:
             groups, records = zip(*pool.map(run, enumerate(state.groups)), strict=True)
-        record = np.concatenate([np.asarray(x)[0, :, :n] for x in records])
+        record = np.concatenate([np.asarray(x)[:, :, :n] for x in records], axis=1)
         return state._replace(groups=groups), record
 
     def resume(self, chains: Chains, design: Design, data: Mapping) -> Chains:
         """The same chains, adapted as they are, standing in the posterior of other data."""
-        study = on_device((design, data))
-        fn, _, _ = self._gradient(*study)
+        many = stacked([(design, data)])
+        fn, _, _ = self._gradient(many)
 
-        def stand_again(study, lanes):
+        def stand_again(many, lanes):
             q = lanes.tree.proposal.q
-            point = Point(q, *jax.vmap(jax.vmap(partial(fn, study)))(q))
+            each = jax.vmap(lambda study, q: jax.vmap(partial(fn, study))(q))
+            point = Point(q, *each(many, q))
             return lanes._replace(tree=lanes.tree._replace(proposal=point))
 
         groups = tuple(
-            self.compiled("standing", stand_again, study, lanes)(study, lanes)
+            self.compiled("standing", stand_again, many, lanes)(many, lanes)
             for lanes in chains.state.groups
         )
         return chains._replace(state=chains.state._replace(groups=groups))
@@ -275,4 +298,5 @@ class Engine:
         """As many draws again from where the chains ended, without adapting."""
         lanes = chains.state.groups[0]  # a key as new as where they stand
         key = random.wrap_key_data(np.asarray(lanes.key)[0, 0] ^ np.asarray(lanes.ticks)[0, 0])
-        return self._draw(chains.state, key, on_device((design, data)))
+        [after] = self._draw(chains.state, key[None], stacked([(design, data)]))
+        return after

@@ -12,9 +12,10 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from itertools import islice
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from bayesicl.retry import Progress
 from bayesicl.store import Store
 
 MANY = 20  # fits, for which it is worth while to start processes
+AT_ONCE = 1000  # fits on a GPU
 TRIES = 2  # of a fit whose worker died, perhaps for another's fault
 _one_at_a_time = threading.Lock()  # NumPyro's handlers are one stack for all threads
 
@@ -123,9 +125,17 @@ def failed(number: int, error: BaseException) -> Outcome:
 
 
 def here(jobs: Iterable[Job], progress: Progress) -> Iterator[Outcome]:
-    """One after the other in this process."""
+    """One after the other in this process; on a GPU their first attempts AT_ONCE together."""
+    jobs = iter(jobs)
     for job in jobs:
-        yield do(job, progress)
+        some = [job]
+        if job.device == "gpu":
+            some += islice(jobs, AT_ONCE - 1)
+            with suppress(InputError):  # each job says so by itself
+                ahead = _fitter(job.settings, job.seed, job.device).ahead
+                ahead([one.task for one in some], progress)
+        for one in some:
+            yield do(one, progress)
 
 
 @contextmanager

@@ -5,6 +5,7 @@ import json
 import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
 from importlib.metadata import version
@@ -15,6 +16,8 @@ import jax
 import numpy as np
 import xarray as xr
 
+from bayesicl.cache import signature
+from bayesicl.chains import Chains
 from bayesicl.code import code_hash
 from bayesicl.curves import Curves, Study
 from bayesicl.device import precision
@@ -102,11 +105,32 @@ class Fitter:
         """Nothing is compiled before the first task."""
         self.settings, self.seed, self.device = settings, seed, device
         self._kept: dict[tuple[str, str, str], tuple[Engine, Priors]] = {}
+        self._first: dict[tuple, Chains] = {}
 
     def __call__(self, task: Task, progress: Progress = lambda what: None) -> xr.DataTree:
         """The fit of a task; what is odd about its data is told in attrs["warnings"]."""
         with precision(self.device):
             return self._fit(task, progress)
+
+    def ahead(self, tasks: Sequence[Task], progress: Progress = lambda what: None) -> None:
+        """Make the first attempts at many tasks, those of one shape at once: for a GPU.
+
+        Where that fails, each task is tried by itself when its turn comes, and says why.
+        """
+        with precision(self.device):
+            alike: dict[Any, list] = {}
+            for task in tasks:
+                engine, _ = self._engine(task)
+                study = arrays(task.study, backgrounds=task.backgrounds)
+                key = study_key(self.seed, task.study, task.law.name)
+                shape = id(engine), str(signature(study))
+                alike.setdefault(shape, []).append((engine, _name(task, key), key, study))
+            for n, same in enumerate(alike.values(), 1):
+                engines, names, keys, studies = zip(*same, strict=True)
+                progress(f"{len(keys)} studies at once ({n} of {len(alike)} shapes)")
+                with suppress(Exception):
+                    runs = engines[0].run_many(keys, studies)
+                    self._first |= dict(zip(names, runs, strict=True))
 
     def _engine(self, task: Task) -> tuple[Engine, Priors]:
         key = (task.law.name, task.law.source_hash, task.noise.name)
@@ -128,7 +152,8 @@ class Fitter:
             warn_misfits(study, task.law, n_parameters)
         key = study_key(self.seed, study, task.law.name)
         labels = Labels(engine, study, design, data)
-        runs = attempts(engine, key, design, data, progress)
+        first = self._first.pop(_name(task, key), None)
+        runs = attempts(engine, key, design, data, progress, first=first)
         outcome = first_that_passes(engine, runs, labels, design, data)
         chains, values, checks, attempt = outcome
         progress("describing")
@@ -146,6 +171,11 @@ class Fitter:
         tree.attrs["fitted"] = study.fraction
         tree["summary"] = xr.DataTree(record(tree))
         return tree
+
+
+def _name(task: Task, key: jax.Array) -> tuple:
+    bits = np.asarray(jax.random.key_data(key)).tobytes()
+    return task.law.name, task.noise.name, task.backgrounds, bits
 
 
 @cache

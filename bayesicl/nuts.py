@@ -174,9 +174,9 @@ def advance(
 ) -> tuple[Lane, jax.Array]:
     """`n` <= CHUNK transitions of every chain: where they stand, and what each transition drew.
 
-    lanes: (studies, chains, ...). keys, mixture, chol (d, d), data: (studies, ...). fn(data, q):
-    potential and gradient. The record is (studies, chains, CHUNK + 1, d + len(STATISTICS)), of
-    which n rows count: q, then the statistics.
+    lanes: (studies, chains, ...). keys, chance, mixture, chol (d, d), data: (studies, ...).
+    fn(data, q): potential and gradient. The record is (studies, chains, CHUNK + 1, d +
+    len(STATISTICS)), of which n rows count: q, then the statistics.
     """
     studies, chains, d = lanes.r.shape
     kind = lanes.r.dtype
@@ -184,13 +184,13 @@ def advance(
     pick = jax.vmap(jax.vmap(lambda all_luck, i: jax.tree.map(lambda x: x[i], all_luck)))
     each = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
 
-    def study(lanes, luck, chol, mixture, data):
+    def study(lanes, luck, chance, chol, mixture, data):
         one = lambda lane, luck: _tick(lane, luck, lambda q: fn(data, q), chol, chance, mixture)  # noqa: E731
         return jax.vmap(one)(lanes, luck)
 
     def tick(carry):
         lanes, record = carry
-        moved, row = jax.vmap(study)(lanes, pick(luck, lanes.i + 1), chol, mixture, data)
+        moved, row = jax.vmap(study)(lanes, pick(luck, lanes.i + 1), chance, chol, mixture, data)
         record = _write(record, row, lanes.i)
         return each(lambda go, a, b: choose(go, a, b))(lanes.i < n, moved, lanes), record
 

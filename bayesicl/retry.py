@@ -51,20 +51,23 @@ def attempts(
     data: Mapping,
     progress: Progress,
     *,
+    first: Chains | None = None,
     targets: Sequence[float] = (0.97, 0.99, 0.995),
 ) -> Iterator[Chains]:
     """Ever more careful runs, until the caller is content.
 
     As asked; extended where chains agree; with jumps to all that they found where they do not;
     then warmed up again with smaller steps.
+
+    first: of the runs, if it has been made.
     """
     progress("sampling")
-    chains = engine.run(key, design, data)
+    chains = first or engine.run(key, design, data)
     yield chains
     for i, target in enumerate((*targets, None)):
         if apart(chains):
             progress("jumping between modes")
-            found = flat(chains.w)[:, -engine.settings.draws :]
+            found = flat(chains.w)[None, :, -engine.settings.draws :]
             chains = chains._replace(state=jumping(chains.state, found))
             # The first draws lead to the modes that matter.
             chains = engine.go_on(engine.go_on(chains, design, data), design, data)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ import xarray as xr
 
 from bayesicl import InputError, load
 from bayesicl.cli import main
-from bayesicl.execute import executor_of
+from bayesicl.execute import Job, executor_of, here
 from bayesicl.store import find_fits
 
 SHORT = ["--chains", "2", "--warmup", "50", "--draws", "50"]
@@ -248,6 +249,19 @@ def remove(path: Path) -> None:
     import shutil
 
     shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+
+def test_fits_on_a_gpu_begin_together(monkeypatch):
+    said = []
+    fitter = SimpleNamespace(ahead=lambda tasks, progress: said.append(tasks))
+    monkeypatch.setattr("bayesicl.execute._fitter", lambda *what: fitter)
+    monkeypatch.setattr("bayesicl.execute.do", lambda job, progress: said.append(job.task))
+    monkeypatch.setattr("bayesicl.execute.AT_ONCE", 2)
+    for device in ("gpu", "cpu"):
+        jobs = [Job(i, f"{device}{i}", None, 0, device, None, None) for i in range(3)]
+        list(here(jobs, said.append))
+    gpu = [["gpu0", "gpu1"], "gpu0", "gpu1", ["gpu2"], "gpu2"]
+    assert said == [*gpu, "cpu0", "cpu1", "cpu2"]
 
 
 @pytest.mark.parametrize(("fits", "device"), [(19, "cpu"), (20, "cpu"), (20, "gpu")])

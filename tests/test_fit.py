@@ -31,7 +31,7 @@ from bayesicl import (
 from bayesicl.chains import Chains, State
 from bayesicl.device import precision
 from bayesicl.engine import Engine
-from bayesicl.fit import _fall, attributes, warn_misfits
+from bayesicl.fit import Fitter, _fall, attributes, warn_misfits
 from bayesicl.law import BAYESIAN, Law
 from bayesicl.noise import NOISES
 from bayesicl.plan import distinct, plan
@@ -338,6 +338,35 @@ def test_another_seed_draws_others(trees, path):
     [other] = fit(given(rises=Y), path, settings=SHORT, seed=1)
     for group in ("posterior", "prior"):  # kept in float32: one draw may be another's
         assert np.isin(other[group]["a"], trees[0][group]["a"]).mean() < 0.01
+
+
+# Many at once, as on a GPU
+
+
+def test_first_attempts_at_once_are_those_alone(path, trees, monkeypatch):
+    tasks = list(plan(given(rises=Y, flat=Z, falls=Y[::-1]), path))
+    fitter, said = Fitter(SHORT), []
+    fitter.ahead(tasks, said.append)
+    assert said == ["3 studies at once (1 of 1 shapes)"]
+    monkeypatch.setattr(Engine, "run", None)  # is not needed
+    for tree, alone in zip(map(fitter, tasks), trees, strict=False):
+        assert tree.attrs["passed"]
+        for name in ("a", "b", "p_last"):
+            x, y = tree["posterior"][name].values, alone["posterior"][name].values
+            error = np.hypot(
+                *(v.std() / np.sqrt(float(arviz_stats.ess(v[..., 0]))) for v in (x, y))
+            )
+            assert abs(x.mean() - y.mean()) < 5 * error
+            assert 0.9 < x.std() / y.std() < 1.1
+
+
+def test_where_many_break_down_each_is_tried_alone(path, monkeypatch):
+    [task] = plan(given(rises=Y), path)
+    fitter = Fitter(SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr(Engine, "run_many", None)
+        fitter.ahead([task])
+    assert fitter(task).attrs["passed"]
 
 
 # Users' laws

@@ -39,7 +39,7 @@ def sample(potential, starts, n=1000, *, log_step=-0.5, chol=None, mixture=None,
     if mixture is not None:
         mixture = jax.tree.map(lambda x: jnp.asarray(x)[None], mixture)
     run = jax.jit(partial(nuts.advance, fn=fn))
-    chance = lane.Chance(jnp.asarray(0.8), jnp.asarray(False))
+    chance = lane.Chance(jnp.full(studies, 0.8), jnp.full(studies, False))
     parts = []
     for i in range(0, n, nuts.CHUNK):
         size = min(nuts.CHUNK, n - i)
@@ -153,7 +153,7 @@ def test_step_size_meets_its_target():
     run = jax.jit(partial(nuts.advance, fn=fn))
     chol, keys = jnp.eye(3)[None], jax.random.split(jax.random.key(5), 1)
     for adapt in (True, False):
-        chance = lane.Chance(jnp.asarray(0.9), jnp.asarray(adapt))
+        chance = lane.Chance(jnp.full(1, 0.9), jnp.full(1, adapt))
         lanes, record = run(lanes, jnp.int32(500), keys, chance, None, chol, jnp.zeros(1))
         lanes = lane.with_step(lanes, lanes.step.log_average) if adapt else lanes
     rate = np.asarray(record)[0, :, :500, 3 + nuts.STATISTICS.index("acceptance_rate")]
