@@ -16,7 +16,8 @@ from numpyro.distributions.transforms import (
 from bayesicl.law import Design, Sites
 
 FLOOR = 0.2  # nats: flat curves leave log(gamma / beta) free to vanish, and K with the prior
-WALL = 4.0
+FAR = 4.0  # beyond, tails are shortened
+WALL = 4.0  # nats about the end of a rise at the longest shots, in which it is a wall
 BEND = 4.0  # nats: of steeper falls the logarithm counts, in which their priors have tails
 
 
@@ -169,13 +170,16 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, jax.Array]:
         p(0) = sigmoid(a),    gamma = p(0) + (1 - p(0)) sigmoid(b),    q = p(0)/gamma,
         r = q sigmoid(s),    logit v = logit q + log sigmoid(-s),
 
-    and `rise_in_sight` of k, log 1/r and v: but for k, the Jacobian has determinant 1.
+    where b and s are `shortened`, and `rise_in_sight` of k, log 1/r and v: but for these, the
+    Jacobian has determinant 1.
     """
     z = dict(w)
     n = min(design.n_hypotheses, design.n_believed - 1)  # the last of a full simplex has no stick
     # NumPyro's stick-breaking puts 0 at the centre of the simplex: undo it.
     offset = jnp.log(jnp.arange(design.n_believed - 1, 0, -1.0))[:n]
-    a, b, s = w["gamma"][:n], w["pi"][:n] - offset, w["beta"][:n]
+    a = w["gamma"][:n]
+    b, log_slope_b = shortened(w["pi"][:n] - offset)
+    s, log_slope_s = shortened(w["beta"][:n])
     log_gamma = jnp.logaddexp(log_sigmoid(a), log_sigmoid(-a) + log_sigmoid(b))
     q = a - log_sigmoid(b)
     log_qs = log_sigmoid(q) + log_sigmoid(s)
@@ -184,7 +188,16 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, jax.Array]:
     z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log(-jnp.expm1(log_qs)))
     evidence = jax.nn.softplus(-z["beta"])  # log(gamma / beta)
     z["K"], log_slope = rise_in_sight(design, w["K"], q + log_sigmoid(-s), evidence[:n])
-    return z, log_slope
+    return z, log_slope + jnp.sum(log_slope_b + log_slope_s)
+
+
+def shortened(u: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """x(u), which is u near 0 and grows as u^2 far out, and the log of its slope.
+
+    What the data leave open has exponential tails in x, a normal's in u.
+    """
+    r = jnp.sqrt(1.0 + (u / FAR) ** 2)
+    return u * r, jnp.log(2.0 * r - 1.0 / r)
 
 
 def rise_in_sight(design: Design, k, log_odds, evidence) -> tuple[jax.Array, jax.Array]:
