@@ -1,8 +1,8 @@
 """The engine: programs compiled once for a law, a noise and a padded shape, run on all cores.
 
-Every chain is one call of a compiled program that takes the data as an argument, so that a
-thousand studies of one shape cost one compilation, and chains use all cores as plain threads.
-A chain's draws depend on its key, its data and the padded shape alone.
+Programs take the data as an argument, so that a thousand studies of one shape cost one compilation.
+On CPU every chain is a call of its own, and chains use all cores as plain threads: its draws depend
+on its key, its data and the padded shape alone. On a GPU all chains of many studies are one call.
 """
 
 import os
@@ -248,6 +248,10 @@ class Engine:
 
         call: a number of its own for each of a run's calls. The record: (studies, chains, n, ...).
         """
+        if n > CHUNK:
+            state, one = self._advance(state, CHUNK, key, call, target, many)
+            state, rest = self._advance(state, n - CHUNK, key, call + 100, target, many)
+            return state, np.concatenate([one, rest], axis=2)
         fn, _, _ = self._gradient(many)
 
         def advance(lanes, n, numbers, log_step, chance, chol, mixture, data):
@@ -259,8 +263,9 @@ class Engine:
         def run(numbered):
             g, lanes = numbered
             numbers = (key, np.int32(call), np.int32(g))
-            args = (lanes, np.int32(n), numbers, *on_device((log_step, chance, *state[1:])), many)
             with precision(self.device):  # JAX's settings belong to the thread
+                moves = on_device((log_step, chance, *state[1:]))
+                args = (lanes, np.int32(n), numbers, *moves, many)
                 return jax.block_until_ready(self.compiled("sampler", advance, *args)(*args))
 
         # All chains of a study go on from one step size, which they have found together.

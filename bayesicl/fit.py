@@ -120,17 +120,21 @@ class Fitter:
         with precision(self.device):
             alike: dict[Any, list] = {}
             for task in tasks:
-                engine, _ = self._engine(task)
-                study = arrays(task.study, backgrounds=task.backgrounds)
-                key = study_key(self.seed, task.study, task.law.name)
-                shape = id(engine), str(signature(study))
-                alike.setdefault(shape, []).append((engine, _name(task, key), key, study))
+                with suppress(Exception):
+                    engine, _ = self._engine(task)
+                    study = arrays(task.study, backgrounds=task.backgrounds)
+                    key = study_key(self.seed, task.study, task.law.name)
+                    shape = id(engine), str(signature(study))
+                    alike.setdefault(shape, []).append((engine, _name(task), key, study))
+            self._first.clear()
             for n, same in enumerate(alike.values(), 1):
                 engines, names, keys, studies = zip(*same, strict=True)
                 progress(f"{len(keys)} studies at once ({n} of {len(alike)} shapes)")
-                with suppress(Exception):
+                try:
                     runs = engines[0].run_many(keys, studies)
                     self._first |= dict(zip(names, runs, strict=True))
+                except Exception as error:
+                    progress(f"one at a time, after {type(error).__name__}: {error}")
 
     def _engine(self, task: Task) -> tuple[Engine, Priors]:
         key = (task.law.name, task.law.source_hash, task.noise.name)
@@ -152,7 +156,7 @@ class Fitter:
             warn_misfits(study, task.law, n_parameters)
         key = study_key(self.seed, study, task.law.name)
         labels = Labels(engine, study, design, data)
-        first = self._first.pop(_name(task, key), None)
+        first = self._first.pop(_name(task), None)
         runs = attempts(engine, key, design, data, progress, first=first)
         outcome = first_that_passes(engine, runs, labels, design, data)
         chains, values, checks, attempt = outcome
@@ -173,9 +177,10 @@ class Fitter:
         return tree
 
 
-def _name(task: Task, key: jax.Array) -> tuple:
-    bits = np.asarray(jax.random.key_data(key)).tobytes()
-    return task.law.name, task.noise.name, task.backgrounds, bits
+def _name(task: Task) -> tuple:
+    fitted = task.study.cells["fitted"].to_numpy().tobytes()
+    law, noise = (task.law.name, task.law.source_hash), task.noise.name
+    return *law, noise, task.backgrounds, task.study.hash, fitted
 
 
 @cache

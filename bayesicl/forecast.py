@@ -96,7 +96,7 @@ def predict(
     return result
 
 
-_ROWS = ("row_items", "row_pull", "square", "rows", "log_unit")  # the last three summed over rows
+_ROWS = {"row_items": 2, "row_pull": 2, "square": 1, "rows": 1, "log_unit": 1}  # axes
 _CELLWISE = ("y", "total", "replicates", "se", "fitted", "in_sight", "log_choices", *_ROWS)
 
 
@@ -105,7 +105,7 @@ def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
     size = np.shape(design.shots)
     fitted = study.cells[study.cells["fitted"]]
     middle = lambda name: float(np.nan_to_num(fitted[name].median(), nan=1.0))  # noqa: E731
-    return {name: np.zeros(size) for name in _ROWS} | {
+    return {name: np.zeros((1, *size)[-axes:]) for name, axes in _ROWS.items()} | {
         "y": np.full(size, 0.5),
         "total": np.full(size, np.round(middle("total"))),
         "replicates": np.ones(size),

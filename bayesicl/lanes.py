@@ -36,12 +36,12 @@ class StepSize(NamedTuple):
 class Lane(NamedTuple):
     """One chain between two leapfrogs.
 
-    key: (2,) uint32. ticks: leapfrogs so far. i: transitions done in this call. at, r: the end that
-    grows, and its momentum. ends: the trajectory's (left, right). tree: the trajectory. sub: the
-    half that grows. leaf: leapfrogs in it; 2^depth complete it. corners_r, corners_rho: (D, d),
-    momenta and their sums where subtrees began. energy: at the trajectory's begin. accepted: sum of
-    acceptance probabilities. diverged: the last leapfrog did. jumping: which jump
-    after the trajectory is under way, from 1; 0 for none.
+    key: (2,) uint32. ticks: leapfrogs and jumps so far. i: transitions done in this call. at, r:
+    the end that grows, and its momentum. ends: the trajectory's (left, right). tree: the
+    trajectory. sub: the half that grows. leaf: leapfrogs in it; 2^depth complete it. corners_r,
+    corners_rho: (D, d), momenta and their sums where subtrees began. energy: at the trajectory's
+    begin. accepted: sum of acceptance probabilities. diverged: the last leapfrog did. jumping:
+    which jump after the trajectory is under way, from 1; 0 for none.
     """
 
     key: Any

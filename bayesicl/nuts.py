@@ -1,4 +1,4 @@
-"""NUTS for many chains at once: every tick is one leapfrog of every chain.
+"""NUTS for many chains at once: every tick is one leapfrog, or one jump, of every chain.
 
 The No-U-Turn Sampler (Hoffman & Gelman 2014; multinomial weights and the generalised U-turn of
 Betancourt 2017; the tree without recursion of Phan, Pradhan & Jankowiak 2019, arXiv 1912.11554) as

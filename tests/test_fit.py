@@ -340,6 +340,38 @@ def test_another_seed_draws_others(trees, path):
         assert np.isin(other[group]["a"], trees[0][group]["a"]).mean() < 0.01
 
 
+# What the sampler is given
+
+
+def test_what_moves_chains_is_exact_and_fixed_while_draws_count(monkeypatch):
+    """In float64 on CPU, in threads as well; a window may be longer than one call."""
+    design, data = arrays(given(rises=Y).studies[0])
+    calls, windows = [], []
+    compiled, advance = Engine.compiled, Engine._advance
+
+    def look(self, name, function, *args):
+        calls.extend(x.dtype for x in jax.tree.leaves(args) if "float" in str(x.dtype))
+        return compiled(self, name, function, *args)
+
+    def listen(self, state, n, *args):
+        after, record = advance(self, state, n, *args)
+        assert record.shape[2] == n
+        assert len(np.unique(record[0, 0], axis=0)) > 0.9 * n
+        windows.append((n, np.asarray(state.mixture.mean)))
+        return after, record
+
+    monkeypatch.setattr(Engine, "compiled", look)
+    monkeypatch.setattr(Engine, "_advance", listen)
+    with precision():
+        engine = Engine(load_law("power"), NOISES["given-se"], Settings(warmup=1600, draws=600))
+        engine.run(jax.random.key(0), design, data)
+    assert set(calls) == {np.dtype("float64")}
+    assert max(n for n, _ in windows) > 500
+    last = [mean for _, mean in windows[-4:]]  # two windows for the step size, and the draws
+    assert all(np.array_equal(mean, last[0]) for mean in last)
+    assert not np.array_equal(windows[-6][1], last[0])
+
+
 # Many at once, as on a GPU
 
 
