@@ -165,13 +165,15 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, jax.Array]:
 
     The data see p(0) = gamma (r + (1 - r) v), where r = beta/gamma and v is the stick of pi that
     belongs to the curve, then how far the curve rises, and how fast; pi, gamma, beta and K alone
-    trade off along curved ridges. With the coordinates a, b, s and k (real numbers)
+    trade off along curved ridges. With the coordinates a, b', s' and k (real numbers), b and s the
+    `shortened` b' and s',
 
         p(0) = sigmoid(a),    gamma = p(0) + (1 - p(0)) sigmoid(b),    q = p(0)/gamma,
         r = q sigmoid(s),    logit v = logit q + log sigmoid(-s),
+        log K = rise_in_sight(k, logit v, log 1/r),
 
-    where b and s are `shortened`, and `rise_in_sight` of k, log 1/r and v: but for these, the
-    Jacobian has determinant 1.
+    where a curve without a stick of its own, the last without backgrounds, is left out. The map
+    from (a, b, s) to (gamma, pi, beta) has determinant 1.
     """
     z = dict(w)
     n = min(design.n_hypotheses, design.n_believed - 1)  # the last of a full simplex has no stick

@@ -49,12 +49,13 @@ def coordinates(design: Design, w):
 
     In the place of n_c stands m, with
 
-        log(1 + 1/n_c) = softplus(x) / a,    a = 1 - log ratio / log(N + 1),    x = log a - m.
+        log(1 + 1/n_c) = softplus(x) / a,    a = 1 - log ratio / log(N + 1),
+        x = room + 2 log softplus((log a - m - room) / 2),    room = log(MEAN_C / (y(0) - L)).
 
-    Where n_c is large, m is log n_c. Where it is small the curve has fallen by about
+    Where n_c is large, m is log n_c, or nearly. Where it is small the curve has fallen by about
     alpha log(1 + 1/n_c) before the first query; C grows as the exponential of that, and x with it.
-    Beyond the prior mean of C, e^x and C grow as the square of -m alone, so that C's exponential
-    prior is no wall, but a normal's tail.
+    Up to `room`, where C is at its prior mean, x goes as -m; beyond, e^x and C grow as the square
+    of -m, so that C's exponential prior is no wall, but a normal's tail.
     """
     start, log_L, log_ratio, log_det = start_and_end(w, "C", "L", "alpha")
     log_t, N = jnp.log(-log_ratio), longest(design)

@@ -309,6 +309,9 @@ def test_padding_weighs_nothing(name):
         used = data["row_items"] > 0
         assert 0 < used.sum() < rows < used.size  # held-out and padded rows are not used
         cut |= {k: data[k][:5, :cells] for k in ("row_items", "row_pull")}  # 5 replicates
+        out = ~data["fitted"]
+        for k in ("row_items", "row_pull", "square", "rows", "log_unit"):
+            assert not data[k][..., out].any(), k
     np.testing.assert_allclose(log_joint(name, bare, cut, logp[:cells]), padded, rtol=1e-12)
 
     wild = {k: v.copy() for k, v in data.items()}
