@@ -23,7 +23,7 @@ from typing import Any
 import jax
 from jax.experimental import serialize_executable
 
-from bayesicl.device import compiled
+from bayesicl.device import compile_fast
 from bayesicl.writing import in_one_step
 
 IN_MEMORY = 32  # programs that an engine holds at once
@@ -77,7 +77,7 @@ class Programs:
             path = None if self.identity else _path("computed", lowered.as_text(), str(skeleton))
             if (found := _read(path, _Program.load)) is None:
                 on_compile(name)
-                found = _Program(compiled(lowered), skeleton)
+                found = _Program(compile_fast(lowered), skeleton)
                 _write(path, found.dump)
             return found
 

@@ -37,6 +37,29 @@ def stacked(trees: Sequence[Any]) -> Any:
     return on_device(jax.tree.map(lambda *x: np.stack(x), *trees))
 
 
+def chains_of(
+    record: np.ndarray, places: Mapping[str, tuple[tuple[int, ...], slice]], state: State
+) -> list[Chains]:
+    """The chains of each study, of a sampler's record: (studies, chains, draws, columns).
+
+    places: the shape of each site, and where it stands in q.
+    """
+    n = len(nuts.STATISTICS)
+    chains = []
+    for i, (q, columns) in enumerate(zip(record[..., :-n], record[..., -n:], strict=True)):
+        w = {
+            name: q[..., part].reshape(*q.shape[:2], *shape)
+            for name, (shape, part) in places.items()
+        }
+        by_name = zip(nuts.STATISTICS, np.moveaxis(columns, -1, 0), strict=True)
+        stats: dict[str, np.ndarray] = dict(by_name)
+        stats["diverging"] = stats["diverging"].astype(bool)
+        stats["n_steps"] = stats["n_steps"].astype(int)
+        own = jax.tree.map(lambda x, i=i: x[i : i + 1], state)
+        chains.append(Chains(w, stats, own))
+    return chains
+
+
 def moving_by(state: State, q: np.ndarray, *, pooled: bool) -> State:
     """Chains that move as draws (studies, chains, draws, d) say.
 

@@ -39,7 +39,7 @@ def on_device(arrays: Tree) -> Tree:
     return jax.tree.map(to_jax, arrays)
 
 
-def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+def compile_fast(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
     """What was lowered, compiled for speed; in the usual way where XLA has no such options."""
     try:
         return lowered.compile(compiler_options=dict(OPTIONS))

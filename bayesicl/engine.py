@@ -19,7 +19,7 @@ from jax import random
 
 from bayesicl import nuts, warmup
 from bayesicl.cache import Programs
-from bayesicl.chains import Chains, State, diverging, flat, join, moving_by, stacked
+from bayesicl.chains import Chains, State, chains_of, diverging, flat, join, moving_by, stacked
 from bayesicl.code import code_hash
 from bayesicl.device import on_device, precision
 from bayesicl.draws import over_draws
@@ -200,25 +200,9 @@ class Engine:
         return self._draw(state, key, many)
 
     def _draw(self, state: State, key, many) -> list[Chains]:
-        parts = []
-        for done in range(0, self.settings.draws, CHUNK):
-            n = min(CHUNK, self.settings.draws - done)
-            state, record = self._advance(state, n, key, -1 - done, None, many)
-            parts.append(record)
-        _, places, d = self._gradient(many)
-        chains = []
-        for i, record in enumerate(np.concatenate(parts, axis=2)):
-            w = {
-                name: record[..., part].reshape(*record.shape[:2], *shape)
-                for name, (shape, part) in places.items()
-            }
-            columns = np.moveaxis(record[..., d:], -1, 0)
-            stats = {name: columns[i] for i, name in enumerate(nuts.STATISTICS)}
-            stats["diverging"] = stats["diverging"].astype(bool)
-            stats["n_steps"] = stats["n_steps"].astype(int)
-            own = jax.tree.map(lambda x, i=i: x[i : i + 1], state)
-            chains.append(Chains(w, stats, own))
-        return chains
+        state, record = self._advance(state, self.settings.draws, key, -1, None, many)
+        _, places, _ = self._gradient(many)
+        return chains_of(record, places, state)
 
     def _start(self, key, many) -> State:
         """Chains at their first points, and the scale to begin with."""
@@ -250,7 +234,7 @@ class Engine:
         """
         if n > CHUNK:
             state, one = self._advance(state, CHUNK, key, call, target, many)
-            state, rest = self._advance(state, n - CHUNK, key, call + 100, target, many)
+            state, rest = self._advance(state, n - CHUNK, key, call - CHUNK, target, many)
             return state, np.concatenate([one, rest], axis=2)
         fn, _, _ = self._gradient(many)
 

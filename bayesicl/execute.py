@@ -131,7 +131,7 @@ def here(jobs: Iterable[Job], progress: Progress) -> Iterator[Outcome]:
         some = [job]
         if job.device == "gpu":
             some += islice(jobs, AT_ONCE - 1)
-            with suppress(Exception):  # each job says so by itself
+            with suppress(InputError):  # each job says so by itself
                 ahead = _fitter(job.settings, job.seed, job.device).ahead
                 ahead([one.task for one in some], progress)
         for one in some:

@@ -67,7 +67,7 @@ def predict(
     )
     with precision():
         _, data = arrays(study, backgrounds=design.backgrounds)
-        data = {k: v for k, v in data.items() if k not in _CELLWISE} | _typical(study, design)
+        data |= {k: v for k, v in _typical(study, design).items() if k in data}
         engine = engine_of(tree, law)
         key = jax.random.key(seed)
         out = engine.describe(key, natural_values(tree), design, data, seen=False)
@@ -97,7 +97,6 @@ def predict(
 
 
 _ROWS = {"row_items": 2, "row_pull": 2, "square": 1, "rows": 1, "log_unit": 1}  # axes
-_CELLWISE = ("y", "total", "replicates", "se", "fitted", "in_sight", "log_choices", *_ROWS)
 
 
 def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:

@@ -16,7 +16,7 @@ from numpyro.distributions.transforms import (
 from bayesicl.law import Design, Sites
 
 FLOOR = 0.2  # nats: flat curves leave log(gamma / beta) free to vanish, and K with the prior
-FAR = 4.0  # beyond, tails are shortened
+TAIL = 4.0  # beyond, exponential tails are shortened
 WALL = 4.0  # nats about the end of a rise at the longest shots, in which it is a wall
 BEND = 4.0  # nats: of steeper falls the logarithm counts, in which their priors have tails
 
@@ -198,7 +198,7 @@ def shortened(u: jax.Array) -> tuple[jax.Array, jax.Array]:
 
     What the data leave open has exponential tails in x, a normal's in u.
     """
-    r = jnp.sqrt(1.0 + (u / FAR) ** 2)
+    r = jnp.sqrt(1.0 + (u / TAIL) ** 2)
     return u * r, jnp.log(2.0 * r - 1.0 / r)
 
 

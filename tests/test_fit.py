@@ -381,7 +381,7 @@ def test_first_attempts_at_once_are_those_alone(path, trees, monkeypatch):
     fitter.ahead(tasks, said.append)
     assert said == ["3 studies at once (1 of 1 shapes)"]
     monkeypatch.setattr(Engine, "run", None)  # is not needed
-    for tree, alone in zip(map(fitter, tasks), trees, strict=False):
+    for tree, alone in zip(map(fitter, tasks[:2]), trees, strict=True):
         assert tree.attrs["passed"]
         for name in ("a", "b", "p_last"):
             x, y = tree["posterior"][name].values, alone["posterior"][name].values

@@ -652,7 +652,7 @@ def test_coordinates_of_scoring_are_one_to_one(name, H, B):
     centre = np.log(M - 1 - np.arange(n))  # w = 0 is the centre of the simplex
     same = partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
     same(w["gamma"][:, :n], logit(start))
-    far = lambda u: u * np.sqrt(1 + (u / priors.FAR) ** 2)  # noqa: E731
+    far = lambda u: u * np.sqrt(1 + (u / priors.TAIL) ** 2)  # noqa: E731
     same(far(w["pi"][:, :n] - centre), logit((gamma - start) / (1 - start)))
     same(far(w["beta"][:, :n]), logit(r[:, :n] / q))
     need = 1 + np.logaddexp(0, -1 - logit(stick))

@@ -1,0 +1,138 @@
+"""An independent figure where sides of engines.py disagree: tempered sequential Monte Carlo.
+
+    python benchmarks/referee.py 11 12 [--particles 20000] [--runs 8]
+
+Particles start from the priors and reach the posterior of `rivals/problem.py` by steps of its
+likelihood, each as large as leaves half of them effective; at each they are resampled and moved by
+Metropolis steps along differences of other particles. No gradient, no chain, no code of bayesicl's,
+and no place that the priors allow is left out at the start. Beside it, bayesicl's engine.
+"""
+
+import argparse
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+
+import numpy as np
+from rivals import problem
+from rivals.problem import EPS, LEAST_SCATTER, NAMES, Curve, Settings
+from scipy.optimize import brentq
+from scipy.special import betaln, expit, log_expit, logit
+
+MOVES = 30  # Metropolis steps at each temperature
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("curves", nargs="+", type=int, help="numbers of curves of engines.py")
+    parser.add_argument("--particles", type=int, default=20000)
+    parser.add_argument("--runs", type=int, default=8)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    curves = problem.simulate(max(args.curves), args.seed)
+    for i in args.curves:
+        run = partial(particles, curves[i], args.particles)
+        with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+            found = np.stack(list(pool.map(run, range(args.runs))))
+        found = _natural(found)
+        ours = _engine(curves[i], args.runs)
+        print(f"curve {i}: mean and standard error over {args.runs} runs", flush=True)
+        for k, name in enumerate(NAMES):
+            (a, se_a), (b, se_b) = map(_mean, (found[..., k], ours[..., k]))
+            print(
+                f"  {'log K' if name == 'K' else name:8s} particles {a:.5f} ({se_a:.5f}), bayesicl "
+                f"{b:.5f} ({se_b:.5f}): {abs(a - b) / np.hypot(se_a, se_b):.1f} standard errors",
+                flush=True,
+            )
+
+
+def particles(curve: Curve, n: int, seed: int) -> np.ndarray:
+    """Draws of the posterior of one curve in the unconstrained space, (n, 5)."""
+    rng = np.random.default_rng([seed, 1])
+    natural = rng.beta(0.5, 0.5, n), rng.uniform(size=n), rng.beta(0.5, 1.0, n)
+    u = np.stack([*map(logit, natural), rng.normal(-1.0, 2.0, n), logit(rng.beta(1.0, 9.0, n))], 1)
+    u = np.clip(u, -500.0, 500.0)
+    prior, likelihood, power = log_prior(u), log_likelihood(curve, u), 0.0
+    while power < 1.0:
+        power, weight = _further(likelihood, power)
+        slots = (rng.uniform() + np.arange(n)) / n
+        keep = np.searchsorted(np.cumsum(weight), slots).clip(max=n - 1)
+        u, prior, likelihood = u[keep], prior[keep], likelihood[keep]
+        for half in np.tile(rng.permutation(n).reshape(2, -1), (MOVES, 1)):
+            # Those of one half move along differences of the other's, which do not move meanwhile.
+            others = np.setdiff1d(np.arange(n), half)
+            a, b = rng.choice(others, (2, len(half)))
+            size = np.where(rng.uniform(size=len(half)) < 0.1, 1.0, rng.uniform(0.1, 1.2))
+            step = size[:, None] * (u[a] - u[b]) + 1e-3 * rng.standard_normal((len(half), 5))
+            to = u[half] + step
+            to_prior, to_likelihood = log_prior(to), log_likelihood(curve, to)
+            gain = to_prior - prior[half] + power * (to_likelihood - likelihood[half])
+            yes = np.log(rng.uniform(size=len(half))) < gain
+            u[half[yes]] = to[yes]
+            prior[half[yes]], likelihood[half[yes]] = to_prior[yes], to_likelihood[yes]
+    return u
+
+
+def _further(likelihood: np.ndarray, power: float) -> tuple[float, np.ndarray]:
+    """The next power of the likelihood, and the particles' weights on the way to it."""
+
+    def weights(step):
+        w = np.exp(step * (likelihood - likelihood.max()))
+        return w / w.sum()
+
+    lost = lambda step: 1.0 / np.sum(weights(step) ** 2) - 0.5 * len(likelihood)  # noqa: E731
+    rest = 1.0 - power
+    step = rest if lost(rest) > 0 else float(brentq(lost, 0.0, rest))
+    return power + step, weights(step)
+
+
+def log_prior(u: np.ndarray) -> np.ndarray:
+    """Of points (n, 5), up to a constant."""
+    weight = np.array([[0.5, 0.5], [1.0, 1.0], [0.5, 1.0], [1.0, 9.0]])
+    own = u[:, [0, 1, 2, 4]]
+    beta = log_expit(own) * weight[:, 0] + log_expit(-own) * weight[:, 1]
+    return beta.sum(1) - 0.5 * ((u[:, 3] + 1.0) / 2.0) ** 2
+
+
+def log_likelihood(curve: Curve, u: np.ndarray) -> np.ndarray:
+    """Of points (n, 5), up to a constant."""
+    total = np.empty(len(u))
+    for part in np.array_split(np.arange(len(u)), max(len(u) // 500, 1)):
+        v = u[part]
+        gamma, ratio, scatter = (expit(v[:, k, None]) for k in (1, 2, 4))
+        w = v[:, :1] - np.exp(v[:, 3, None]) * curve.shots * log_expit(v[:, 2, None])
+        p = np.clip(gamma * expit(w) + gamma * ratio * expit(-w), EPS, 1.0)
+        q = np.clip((1.0 - gamma) * expit(w) + (1.0 - gamma * ratio) * expit(-w), EPS, 1.0)
+        c = 1.0 / np.maximum(scatter, LEAST_SCATTER) ** 2 - 1.0
+        at = betaln(curve.correct + p * c, curve.total - curve.correct + q * c)
+        total[part] = np.sum(at - betaln(p * c, q * c), axis=1)
+    return total
+
+
+def _natural(u: np.ndarray) -> np.ndarray:
+    """pi, gamma, beta, log K, scatter: (..., 5)."""
+    pi, gamma, ratio, scatter = (expit(u[..., k]) for k in (0, 1, 2, 4))
+    return np.stack([pi, gamma, gamma * ratio, u[..., 3], scatter], axis=-1)
+
+
+def _mean(x: np.ndarray) -> tuple[float, float]:
+    """Mean of runs (runs, draws), and its standard error by how they differ."""
+    means = x.mean(axis=1)
+    return float(means.mean()), float(means.std(ddof=1) / np.sqrt(len(means)))
+
+
+def _engine(curve: Curve, runs: int) -> np.ndarray:
+    """Draws of bayesicl's engine, a seed a run: (runs, draws, 5)."""
+    from rivals.engine import Side
+
+    found = []
+    for seed in range(runs):
+        drawn = Side(Settings(draws=4000, seed=seed), [curve]).sample(0).values
+        v = {name: x.ravel() for name, x in drawn.items()}
+        found.append(np.stack([*(v[n] for n in NAMES[:3]), np.log(v["K"]), v["scatter"]], axis=-1))
+    return np.stack(found)
+
+
+if __name__ == "__main__":
+    main()
