@@ -54,7 +54,7 @@ def diagnose(posterior: xr.Dataset, stats: xr.Dataset, *, max_tree_depth: int = 
         "ess_tail": float(np.min(found.ess_tail)),
         "divergences": int(stats["diverging"].sum()),
         "bfmi": float(np.min(bfmi)),
-        "depth_hits": int((stats["n_steps"] >= 2**max_tree_depth - 1).sum()),
+        "depth_hits": int((_depth(stats) >= max_tree_depth).sum()),
     }
     failures = []
     if not values["rhat"] < MAX_RHAT:
@@ -69,6 +69,13 @@ def diagnose(posterior: xr.Dataset, stats: xr.Dataset, *, max_tree_depth: int = 
     if values["depth_hits"]:
         failures.append(f"{values['depth_hits']} transitions hit the tree-depth limit, must be 0")
     return Checks(**values, failures=tuple(failures))
+
+
+def _depth(stats: xr.Dataset) -> xr.DataArray:
+    """Doublings of every trajectory; where the sampler tells only leapfrogs, one a step."""
+    if "tree_depth" in stats:
+        return stats["tree_depth"]
+    return xr.apply_ufunc(np.log2, stats["n_steps"] + 1)
 
 
 def _flat(x: xr.DataArray) -> np.ndarray:

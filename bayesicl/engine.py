@@ -25,11 +25,12 @@ from bayesicl.device import on_device, precision
 from bayesicl.draws import over_draws
 from bayesicl.errors import InputError
 from bayesicl.jumps import mixture_about
-from bayesicl.lanes import Chance, Point, stand, with_step
+from bayesicl.lanes import Chance, stand, with_step
 from bayesicl.law import Design, Law, laws
 from bayesicl.noise import NOISES, Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
+from bayesicl.strides import Point
 
 GROUP = 1  # chains that a thread advances together on CPU; draws depend on it, not on threads
 

@@ -74,8 +74,7 @@ class Labels:
 
     def statistics(self, chains: Chains) -> xr.Dataset:
         """The sampler's statistics under ArviZ's names."""
-        depth = np.floor(np.log2(np.maximum(chains.stats["n_steps"], 1))).astype(int) + 1
-        return self.scalars(chains.stats | {"tree_depth": depth})
+        return self.scalars(chains.stats)
 
 
 class Before(NamedTuple):

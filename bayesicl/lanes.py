@@ -6,13 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import random
 
-
-class Point(NamedTuple):
-    """A place in sampling coordinates. q, gradient: (d,). potential: ()."""
-
-    q: Any
-    potential: Any
-    gradient: Any
+from bayesicl.strides import Point, Stride, stride_from
 
 
 class Tree(NamedTuple):
@@ -38,10 +32,11 @@ class Lane(NamedTuple):
 
     key: (2,) uint32. ticks: leapfrogs and jumps so far. i: transitions done in this call. at, r:
     the end that grows, and its momentum. ends: the trajectory's (left, right). tree: the
-    trajectory. sub: the half that grows. leaf: leapfrogs in it; 2^depth complete it. corners_r,
+    trajectory. sub: the half that grows. leaf: steps in it; 2^depth complete it. corners_r,
     corners_rho: (D, d), momenta and their sums where subtrees began. energy: at the trajectory's
-    begin. accepted: sum of acceptance probabilities. diverged: the last leapfrog did. jumping:
-    which jump after the trajectory is under way, from 1; 0 for none.
+    begin. accepted: sum of acceptance probabilities, of steps in one leapfrog; tried: their number.
+    diverged: the last step did. jumping: which jump after the trajectory is under way, from 1; 0
+    for none.
     """
 
     key: Any
@@ -49,9 +44,9 @@ class Lane(NamedTuple):
     i: Any
     at: Point
     r: Any
-    ends_q: Any
+    stride: Stride
+    ends: Point
     ends_r: Any
-    ends_gradient: Any
     tree: Tree
     sub: Tree
     leaf: Any
@@ -61,6 +56,7 @@ class Lane(NamedTuple):
     corners_rho: Any
     energy: Any
     accepted: Any
+    tried: Any
     n_steps: Any
     diverged: Any
     jumping: Any
@@ -92,13 +88,13 @@ def stand(key: jax.Array, point: Point, max_tree_depth: int) -> Lane:
     zero, nothing, none = jnp.zeros((), kind), jnp.zeros(d, kind), jnp.int32(0)
     ends, corners = jnp.zeros((2, d), kind), jnp.zeros((max_tree_depth, d), kind)
     tree = Tree(point, zero, nothing)
-    step = StepSize(zero, zero, zero, zero, zero)
     return Lane(
         key=random.bits(key, (2,), jnp.uint32), ticks=jnp.uint32(0), i=none, at=point, r=nothing,
-        ends_q=ends, ends_r=ends, ends_gradient=ends, tree=tree, sub=tree, leaf=none, depth=none,
-        rightward=jnp.asarray(False), corners_r=corners, corners_rho=corners, energy=zero,
-        accepted=zero, n_steps=none, diverged=jnp.asarray(False), jumping=none,
-        step=step,
+        stride=stride_from(point, nothing), ends=Point(ends, jnp.zeros(2, kind), ends), ends_r=ends,
+        tree=tree, sub=tree, leaf=none, depth=none, rightward=jnp.asarray(False),
+        corners_r=corners, corners_rho=corners, energy=zero, accepted=zero, tried=none,
+        n_steps=none, diverged=jnp.asarray(False), jumping=none,
+        step=StepSize(zero, zero, zero, zero, zero),
     )  # fmt: skip
 
 
@@ -107,8 +103,3 @@ def with_step(lane: Lane, log_step) -> Lane:
     log_step = jnp.asarray(log_step, lane.r.dtype)
     zero = jnp.zeros_like(log_step)
     return lane._replace(step=StepSize(log_step, log_step, zero, zero, log_step + jnp.log(2.0)))
-
-
-def choose(condition, one, other):
-    """Select between two trees of arrays."""
-    return jax.tree.map(lambda a, b: jnp.where(condition, a, b), one, other)

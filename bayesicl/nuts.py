@@ -4,7 +4,7 @@ The No-U-Turn Sampler (Hoffman & Gelman 2014; multinomial weights and the genera
 Betancourt 2017; the tree without recursion of Phan, Pradhan & Jankowiak 2019, arXiv 1912.11554) as
 a state machine. A chain that ends a trajectory begins its next one in the same tick, whatever the
 others do: nobody waits for the longest tree, on SIMD lanes as on a GPU. A tick holds one gradient,
-so that is all there is to compile.
+so that is all there is to compile. A step takes more leapfrogs where one is not accurate (`strides`).
 
 Momenta are standard normal in whitened coordinates: with S = L L' the estimated covariance of the
 posterior in sampling coordinates q, velocities are L r, which is NUTS with the dense mass matrix
@@ -19,28 +19,29 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from bayesicl.jumps import Mixture
-from bayesicl.lanes import Chance, Lane, Luck, Point, StepSize, Tree, choose
+from bayesicl.lanes import Chance, Lane, Luck, StepSize, Tree
 from bayesicl.special import two_uniforms
+from bayesicl.strides import Point, choose, energy, onward, share, stride_from, whole_step
 
 Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
 
 CHUNK = 500  # transitions in one call of the compiled sampler
 JUMPS = 2  # after each trajectory
-MAX_ERROR = 1000.0  # nats of energy: beyond, a trajectory has diverged
 UNROLLED = 16  # lanes: for more, rows are scattered, which is slow on CPU but right on a GPU
-STATISTICS = ("lp", "energy", "diverging", "n_steps", "acceptance_rate", "step_size")
+STATISTICS = ("lp", "energy", "diverging", "n_steps", "tree_depth", "acceptance_rate", "step_size")
 
 
 def _begin(lane: Lane, point: Point, luck: Luck) -> Lane:
     """A new trajectory from a point."""
     r = luck.momentum
-    zero = jnp.zeros_like(point.potential)
+    zero, none = jnp.zeros_like(point.potential), jnp.int32(0)
+    twice = lambda x: jnp.stack([x, x])  # noqa: E731
     return lane._replace(
-        at=point, r=r, ends_q=jnp.stack([point.q, point.q]), ends_r=jnp.stack([r, r]),
-        ends_gradient=jnp.stack([point.gradient, point.gradient]), tree=Tree(point, zero, r),
-        sub=Tree(point, zero - jnp.inf, jnp.zeros_like(r)), leaf=jnp.int32(0), depth=jnp.int32(0),
-        rightward=(luck.bits & 1).astype(bool), energy=point.potential + 0.5 * jnp.sum(r * r),
-        accepted=zero, n_steps=jnp.int32(0), jumping=jnp.int32(0),
+        at=point, r=r, stride=stride_from(point, r), ends=jax.tree.map(twice, point),
+        ends_r=twice(r), tree=Tree(point, zero, r),
+        sub=Tree(point, zero - jnp.inf, jnp.zeros_like(r)), leaf=none, depth=none,
+        rightward=(luck.bits & 1).astype(bool), energy=energy(point, r), accepted=zero, tried=none,
+        n_steps=none, jumping=none,
     )  # fmt: skip
 
 
@@ -57,20 +58,40 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     """
     kind = lane.r.dtype
     step = jnp.exp(lane.step.log_step)
-    h = jnp.where(lane.rightward, step, -step)
+    h = jnp.where(lane.rightward, step, -step) * share(lane.stride, kind)
     back = lambda gradient: jnp.sum(chol * gradient[:, None], axis=0)  # noqa: E731 (L' g)
     r = lane.r - 0.5 * h * back(lane.at.gradient)
     q = lane.at.q + h * jnp.sum(chol * r, axis=1)
     if mixture is not None:  # a lane that jumps stands at the place proposed
         q = jnp.where(lane.jumping > 0, lane.at.q, q)
-    potential, gradient = fn(q)
-    new = Point(q, potential, gradient)
-    r = r - 0.5 * h * back(gradient)
-    error = potential + 0.5 * jnp.sum(r * r) - lane.energy
-    error = jnp.where(jnp.isnan(error), jnp.inf, error)
-    diverging = error > MAX_ERROR
+    new = Point(q, *fn(q))
+    r = r - 0.5 * h * back(new.gradient)
     u_leaf, u_merge = two_uniforms(lane.key, lane.ticks, kind)
-    accepted, n_steps = lane.accepted + jnp.minimum(1.0, jnp.exp(-error)), lane.n_steps + 1
+    grown, done = _grow(lane, new, r, luck.bits, u_leaf, u_merge)
+    chosen = grown.tree.proposal
+    if mixture is not None:
+        grown, chosen, done = _jump(lane, grown, new, done, luck, mixture, u_merge)
+    rate = grown.accepted / jnp.maximum(grown.tried, 1)
+    counts = [grown.n_steps, grown.depth]
+    row = [-chosen.potential, lane.energy, grown.diverged, *counts, rate, step]
+    row = jnp.concatenate([chosen.q, jnp.stack([jnp.asarray(x, kind) for x in row])])
+    adapted = choose(chance.adapt, _adapt(lane.step, chance.target - rate), lane.step)
+    fresh = _begin(grown._replace(step=adapted, i=lane.i + 1), chosen, luck)
+    return choose(done, fresh, grown)._replace(ticks=lane.ticks + 1), row
+
+
+def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
+    """The chain after a leapfrog to `new` with momentum r, and whether its trajectory is done."""
+    gain = energy(new, r) - lane.energy
+    accepted = jnp.where(gain <= 0, 1.0, jnp.nan_to_num(jnp.exp(-gain)))  # NaN: 0
+    whole = whole_step(lane.stride)
+    lane = lane._replace(
+        accepted=lane.accepted + jnp.where(whole, accepted, 0.0),
+        tried=lane.tried + whole,
+        n_steps=lane.n_steps + 1,
+    )
+    new, r, stride, lands, fails = onward(lane.stride, new, r)
+    error = jnp.where(lands, energy(new, r) - lane.energy, jnp.inf)
 
     # The growing half takes the leaf in.
     weight, rho = jnp.logaddexp(lane.sub.log_weight, -error), lane.sub.rho + r
@@ -85,7 +106,7 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     corners_rho = jnp.where(put, rho, lane.corners_rho)
     checked = (corner >= lowest) & (corner <= top) & last
     turned = jnp.any(checked & _turns(corners_r, r, rho - corners_rho + corners_r))
-    stopped = turned | diverging
+    stopped = turned | ~lands
 
     # A complete half joins the trajectory, which doubles.
     joins = (n + 1 == 1 << lane.depth) & ~stopped
@@ -93,20 +114,18 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     chosen = choose(swap, proposal, lane.tree.proposal)
     whole_weight = jnp.logaddexp(lane.tree.log_weight, weight)
     whole_rho = lane.tree.rho + rho
-    side = ((jnp.arange(2) == lane.rightward.astype(int)) & joins)[:, None]
-    ends_q = jnp.where(side, q, lane.ends_q)
-    ends_r = jnp.where(side, r, lane.ends_r)
-    ends_gradient = jnp.where(side, gradient, lane.ends_gradient)
+    side = (jnp.arange(2) == lane.rightward.astype(int)) & joins
+    put_end = lambda old, x: jnp.where(side.reshape(2, *[1] * x.ndim), x, old)  # noqa: E731
+    ends, ends_r = jax.tree.map(put_end, (lane.ends, lane.ends_r), (new, r))
     depth = lane.depth + joins
     turned = _turns(ends_r[0], ends_r[1], whole_rho) | (depth >= lane.corners_r.shape[0])
     done = stopped | (joins & turned)
-    flip = ((luck.bits >> depth.astype(jnp.uint32)) & 1).astype(bool)
+    flip = ((bits >> depth.astype(jnp.uint32)) & 1).astype(bool)
     rightward = jnp.where(joins, flip, lane.rightward)
-    end = lambda both: jnp.where(rightward, both[1], both[0])  # noqa: E731
+    end = jax.tree.map(lambda both: jnp.where(rightward, both[1], both[0]), (ends, ends_r))
+    at, at_r = choose(joins, end, (new, r))
     grown = lane._replace(
-        at=choose(joins, Point(end(ends_q), potential, end(ends_gradient)), new),
-        r=jnp.where(joins, end(ends_r), r), ends_q=ends_q, ends_r=ends_r,
-        ends_gradient=ends_gradient,
+        at=at, r=at_r, stride=stride_from(at, at_r), ends=ends, ends_r=ends_r,
         tree=Tree(
             chosen,
             jnp.where(joins, whole_weight, lane.tree.log_weight),
@@ -114,17 +133,11 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
         ),
         sub=Tree(proposal, jnp.where(joins, -jnp.inf, weight), jnp.where(joins, 0.0, rho)),
         leaf=jnp.where(joins, 0, n + 1), depth=depth, rightward=rightward, corners_r=corners_r,
-        corners_rho=corners_rho, accepted=accepted, n_steps=n_steps, diverged=diverging,
+        corners_rho=corners_rho, diverged=fails.diverges,
     )  # fmt: skip
-
-    if mixture is not None:
-        grown, chosen, done = _jump(lane, grown, new, done, luck, mixture, u_merge)
-    rate = grown.accepted / jnp.maximum(grown.n_steps, 1)
-    row = [-chosen.potential, lane.energy, grown.diverged, grown.n_steps, rate, step]
-    row = jnp.concatenate([chosen.q, jnp.stack([jnp.asarray(x, kind) for x in row])])
-    adapted = choose(chance.adapt, _adapt(lane.step, chance.target - rate), lane.step)
-    fresh = _begin(grown._replace(step=adapted, i=lane.i + 1), chosen, luck)
-    return choose(done, fresh, grown)._replace(ticks=lane.ticks + 1), row
+    ends_here = lands | fails.diverges | fails.no_way_back
+    under_way = lane._replace(at=new, r=r, stride=stride)
+    return choose(ends_here, grown, under_way), done & ends_here
 
 
 def _jump(lane: Lane, grown: Lane, new: Point, done, luck: Luck, mixture: Mixture, u):
@@ -192,7 +205,8 @@ def advance(
         lanes, record = carry
         moved, row = jax.vmap(study)(lanes, pick(luck, lanes.i + 1), chance, chol, mixture, data)
         record = _write(record, row, lanes.i)
-        return each(lambda go, a, b: choose(go, a, b))(lanes.i < n, moved, lanes), record
+        alone = lanes.i.size == 1  # waits for none
+        return moved if alone else each(choose)(lanes.i < n, moved, lanes), record
 
     lanes = lanes._replace(i=jnp.zeros_like(lanes.i))
     lanes = each(lambda lane, luck: _begin(lane, lane.tree.proposal, luck))(

@@ -72,9 +72,8 @@ def attempts(
             # The first draws lead to the modes that matter.
             chains = engine.go_on(engine.go_on(chains, design, data), design, data)
             yield chains
-        longest = 2**engine.settings.max_tree_depth - 1
-        spoilt = chains.stats["diverging"].any() or (chains.stats["n_steps"] >= longest).any()
-        if not spoilt:  # more draws would not undo these
+        deepest = chains.stats["tree_depth"] >= engine.settings.max_tree_depth
+        if not (chains.stats["diverging"] | deepest).any():  # more draws would not undo these
             progress("extending")
             chains = engine.extend(chains, design, data)
             yield chains

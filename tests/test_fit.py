@@ -452,6 +452,7 @@ def test_good_chains_pass(rng):
         ("divergence", "1 divergent transitions, must be 0"),
         ("energy", "BFMI"),
         ("depth", "2 transitions hit the tree-depth limit, must be 0"),
+        ("leapfrogs", "2 transitions hit the tree-depth limit, must be 0"),
         ("lost", "nan"),
     ],
 )
@@ -471,13 +472,16 @@ def test_bad_chains_fail(rng, what, message):
     elif what == "energy":  # a random walk in the energy
         sampler["energy"][:] = np.cumsum(sampler["energy"].to_numpy(), axis=1)
     elif what == "depth":
+        sampler["tree_depth"] = sampler["n_steps"] * 0 + 3
+        sampler["tree_depth"][1, :2] = 10
+    elif what == "leapfrogs":  # of a sampler that does not tell the depth
         sampler["n_steps"][1, :2] = 1023
     elif what == "lost":
         x[1, 3] = np.nan
     checks = diagnose(posterior, sampler)
     assert not checks.passed
     assert any(message in failure for failure in checks.failures), checks
-    if what in ("divergence", "energy", "depth"):
+    if what in ("divergence", "energy", "depth", "leapfrogs"):
         assert len(checks.failures) == 1
 
 
@@ -527,7 +531,7 @@ class Stubborn:
         self.draws = rng.standard_normal((4, SHORT.draws))
 
     def run(self, *args, **kwargs):
-        stats = {"diverging": np.zeros((4, 1), bool), "n_steps": np.full((4, 1), 7)}
+        stats = {"diverging": np.zeros((4, 1), bool), "tree_depth": np.full((4, 1), 3)}
         apart = self.draws + 5.0 * np.arange(4)[:, None]
         return Chains({"x": apart}, stats, State((), None, None))
 

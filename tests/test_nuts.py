@@ -16,6 +16,7 @@ from bayesicl import nuts, warmup
 from bayesicl.device import precision
 from bayesicl.jumps import mixture_of
 from bayesicl.special import two_uniforms
+from bayesicl.strides import Point
 
 pytestmark = pytest.mark.usefixtures("x64")
 COV = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, -0.2], [0.0, -0.2, 0.25]])
@@ -32,7 +33,7 @@ def sample(potential, starts, n=1000, *, log_step=-0.5, chol=None, mixture=None,
     data = jnp.arange(studies, dtype=float)
     own = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(studies))
     keys = jax.vmap(lambda key: jax.random.split(key, chains))(own)
-    stand = lambda key, data, q: lane.stand(key, lane.Point(q, *fn(data, q)), depth)  # noqa: E731
+    stand = lambda key, data, q: lane.stand(key, Point(q, *fn(data, q)), depth)  # noqa: E731
     lanes = jax.vmap(jax.vmap(stand, in_axes=(0, None, 0)))(keys, data, starts)
     lanes = lane.with_step(lanes, jnp.full((studies, chains), log_step))
     chol = jnp.broadcast_to(jnp.eye(d) if chol is None else jnp.asarray(chol), (studies, d, d))
@@ -140,6 +141,47 @@ def test_a_wall_diverges():
     assert np.isfinite(stats["lp"]).all(), "no chain enters the wall"
 
 
+WALL = 3.0
+
+
+def box(data, q):
+    """Flat within steep walls, and a standard normal beside: what the walls need, it does not."""
+    beyond = jnp.maximum(jnp.abs(q[0]) - WALL, 0.0)
+    return 200.0 * beyond**2 + 0.5 * jnp.sum(q[1:] ** 2)
+
+
+def test_walls_are_passed_by_shorter_steps():
+    """A step size far too long for the walls of a box neither diverges nor keeps away from them."""
+    x = np.linspace(-5, 5, 100_001)
+    density = np.exp(-200.0 * np.maximum(np.abs(x) - WALL, 0) ** 2)
+    density /= density.sum()
+    near = lambda x: np.abs(x) > WALL - 0.05  # noqa: E731
+    q, stats, _ = sample(box, np.zeros((1, 4, 2)), 10_000, log_step=0.0)
+    assert not stats["diverging"].any()
+    assert_mean(q[0, ..., 0] ** 2, density @ x**2)
+    assert_mean(near(q[0, ..., 0]).astype(float), density @ near(x))
+    assert (stats["n_steps"] > 2 ** stats["tree_depth"] + 5).any(), "steps were split"
+
+
+@pytest.mark.parametrize("width", [0.05, 0.2])
+def test_split_steps_have_a_way_back(width):
+    """A normal that is narrower on one side, which steps enter whole and leave in parts.
+
+    If all steps landed, .198 of the draws would be there for a width of .2, not .167.
+    """
+    potential = lambda data, q: 0.5 * jnp.sum(jnp.where(q < 0, q / width, q) ** 2)  # noqa: E731
+    q, stats, _ = sample(potential, np.full((1, 4, 1), 0.5), 10_000)
+    assert not stats["diverging"].any()
+    assert_mean((q[0, ..., 0] < 0).astype(float), width / (1 + width))
+
+
+def test_steps_are_not_split_where_one_leapfrog_is_accurate():
+    _, stats, _ = sample(gaussian, np.zeros((1, 4, 3)), 500, log_step=-2.5)
+    whole = 2 ** stats["tree_depth"] - 1
+    assert (stats["n_steps"] >= whole).all()
+    assert (stats["n_steps"] <= 2 * whole + 1).all(), "half at most was left before it was complete"
+
+
 def test_trees_stop_at_the_limit():
     _, stats, _ = sample(gaussian, np.zeros((1, 2, 3)), 100, log_step=-7.0, depth=4)
     assert stats["n_steps"].max() == stats["n_steps"].min() == 15
@@ -147,7 +189,7 @@ def test_trees_stop_at_the_limit():
 
 def test_step_size_meets_its_target():
     fn = jax.value_and_grad(gaussian, argnums=1)
-    stand = lambda key: lane.stand(key, lane.Point(jnp.zeros(3), *fn(0, jnp.zeros(3))), 8)  # noqa: E731
+    stand = lambda key: lane.stand(key, Point(jnp.zeros(3), *fn(0, jnp.zeros(3))), 8)  # noqa: E731
     lanes = jax.vmap(jax.vmap(stand))(jax.random.split(jax.random.key(0), (1, 4)))
     lanes = lane.with_step(lanes, jnp.full((1, 4), 3.0))
     run = jax.jit(partial(nuts.advance, fn=fn))
