@@ -4,7 +4,8 @@ The No-U-Turn Sampler (Hoffman & Gelman 2014; multinomial weights and the genera
 Betancourt 2017; the tree without recursion of Phan, Pradhan & Jankowiak 2019, arXiv 1912.11554) as
 a state machine. A chain that ends a trajectory begins its next one in the same tick, whatever the
 others do: nobody waits for the longest tree, on SIMD lanes as on a GPU. A tick holds one gradient,
-so that is all there is to compile. A step takes more leapfrogs where one is not accurate (`strides`).
+so that is all there is to compile. A step takes more leapfrogs where one is not accurate: see
+`strides`.
 
 Momenta are standard normal in whitened coordinates: with S = L L' the estimated covariance of the
 posterior in sampling coordinates q, velocities are L r, which is NUTS with the dense mass matrix
