@@ -52,9 +52,9 @@ __all__ = [
 def _compile_whole_loops() -> None:
     """Have XLA compile a loop whose arrays are small (16 MiB) into one function.
 
-    Instead of a hundred that it calls in turn, which takes the sampler longer than its sums. XLA
-    reads its options when JAX first computes: where it has, or they are not ours to add to, they
-    stay.
+    Instead of a hundred that it calls in turn, and calling takes longer than what they compute.
+    XLA reads its options when JAX first computes: where it has, or they are not ours to add to,
+    they stay.
     """
     flags, jax = os.environ.get("XLA_FLAGS", ""), sys.modules.get("jax._src.xla_bridge")
     late = jax is not None and getattr(jax, "backends_are_initialized", lambda: False)()

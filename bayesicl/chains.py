@@ -53,7 +53,7 @@ def chains_of(
         }
         by_name = zip(nuts.STATISTICS, np.moveaxis(columns, -1, 0), strict=True)
         stats: dict[str, np.ndarray] = dict(by_name)
-        stats["diverging"] = stats["diverging"].astype(bool)
+        stats |= {name: stats[name].astype(bool) for name in ("diverging", "no_way_back")}
         stats |= {name: stats[name].astype(int) for name in ("n_steps", "tree_depth")}
         own = jax.tree.map(lambda x, i=i: x[i : i + 1], state)
         chains.append(Chains(w, stats, own))

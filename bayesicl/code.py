@@ -7,9 +7,9 @@ from pathlib import Path
 from bayesicl.law import laws
 
 SHARED = (
-    "law", "priors", "noise", "special", "program", "posterior", "device", "lanes", "nuts",
-    "warmup", "jumps", "chains", "draws", "engine", "retry", "convergence", "diagnose", "labels",
-    "identify", "summary",
+    "law", "priors", "noise", "special", "program", "posterior", "device", "lanes", "strides",
+    "nuts", "warmup", "jumps", "chains", "draws", "engine", "retry", "convergence", "diagnose",
+    "labels", "identify", "summary",
 )  # fmt: skip
 
 

@@ -1,13 +1,15 @@
 """A function of one draw, mapped over all draws of all chains."""
 
+import os
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import jax
 import numpy as np
 from jax import random
 
-from bayesicl.device import on_device
+from bayesicl.device import on_device, precision
 from bayesicl.law import Design
 from bayesicl.nuts import CHUNK
 
@@ -20,6 +22,8 @@ def over_draws(
     design: Design,
     data: Mapping,
     key: jax.Array,
+    *,
+    device: str,
 ):
     """Map `one` over (chains, draws), CHUNK draws at a time: one compilation, little memory.
 
@@ -34,13 +38,16 @@ def over_draws(
         keys = jax.vmap(partial(random.fold_in, key))(numbers)
         return jax.vmap(one, in_axes=(None, None, 0, 0))(design, data, piece, keys)
 
-    pieces = []
-    for i in range(0, chains * draws, CHUNK):
+    def compute(i):
         # The last piece is filled up with repeats, which are cut off again.
         take = np.minimum(np.arange(i, i + CHUNK, dtype=np.int32), chains * draws - 1)
-        piece = on_device(jax.tree.map(lambda x, take=take: x[take], flat))
-        args = (design, data, piece, take, key)
-        pieces.append(jax.tree.map(np.asarray, compiled(name, piece_of, *args)(*args)))
+        with precision(device):  # JAX's settings belong to the thread
+            piece = on_device(jax.tree.map(lambda x: x[take], flat))
+            args = (design, data, piece, take, key)
+            return jax.tree.map(np.asarray, compiled(name, piece_of, *args)(*args))
+
+    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        pieces = list(pool.map(compute, range(0, chains * draws, CHUNK)))
     join = lambda *xs: np.concatenate(xs)[: chains * draws]  # noqa: E731
     whole = jax.tree.map(join, *pieces)
     return jax.tree.map(lambda x: x.reshape(chains, draws, *x.shape[1:]), whole)

@@ -25,24 +25,27 @@ from bayesicl.device import on_device, precision
 from bayesicl.draws import over_draws
 from bayesicl.errors import InputError
 from bayesicl.jumps import mixture_about
-from bayesicl.lanes import Chance, stand, with_step
+from bayesicl.lanes import Chance, Point, stand, with_step
 from bayesicl.law import Design, Law, laws
 from bayesicl.noise import NOISES, Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
-from bayesicl.strides import Point
 
 GROUP = 1  # chains that a thread advances together on CPU; draws depend on it, not on threads
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to sample. chains, warmup, draws: counts; target_accept: in (0, 1)."""
+    """How to sample. chains, warmup, draws: counts.
+
+    target_accept: in (0, 1), the mean acceptance probability of steps in one leapfrog; those that
+    must be split count as 0.
+    """
 
     chains: int = 4
     warmup: int = 500
     draws: int = 1000
-    target_accept: float = 0.9
+    target_accept: float = 0.85
     max_tree_depth: int = 10
 
     def __post_init__(self):
@@ -77,6 +80,7 @@ class Engine:
         self.posterior = Posterior(law, noise)
         self.on_compile = on_compile
         self._programs = Programs(self._identity())
+        self._over_draws = partial(over_draws, self.compiled, device=device)
 
     def _identity(self) -> str | None:
         """What compiled programs depend on; None for laws and noises that may import anything."""
@@ -95,7 +99,7 @@ class Engine:
             return self.posterior.natural(design, data, w)
 
         what, unused = "natural parameters", random.key(0)
-        return over_draws(self.compiled, what, one, chains.w, design, data, unused)
+        return self._over_draws(what, one, chains.w, design, data, unused)
 
     def describe(
         self, key: jax.Array, values: Mapping, design: Design, data: Mapping, *, seen: bool = True
@@ -114,7 +118,7 @@ class Engine:
         values = {name: values[name] for name in self.outline(design, data).shapes}
         shape = np.shape(next(iter(values.values())))[:2]
         drawn = (values, np.full(shape, seen))
-        return over_draws(self.compiled, "description", one, drawn, design, data, key)
+        return self._over_draws("description", one, drawn, design, data, key)
 
     def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Draws of the prior: natural parameters and deterministic values, (1, n, ...)."""
@@ -122,7 +126,7 @@ class Engine:
         def one(design, data, drawn, key):
             return self.posterior.prior(design, data, key)
 
-        return over_draws(self.compiled, "prior", one, np.zeros((1, n)), design, data, key)
+        return self._over_draws("prior", one, np.zeros((1, n)), design, data, key)
 
     # -- what is compiled --------------------------------------------------------------------
 

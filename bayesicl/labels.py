@@ -72,10 +72,6 @@ class Labels:
         reported = {name: values[name] for name in self.reported}
         return self.dataset(reported | ends, self.dims | dict.fromkeys(ends, ("hypothesis",)))
 
-    def statistics(self, chains: Chains) -> xr.Dataset:
-        """The sampler's statistics under ArviZ's names."""
-        return self.scalars(chains.stats)
-
 
 class Before(NamedTuple):
     """Draws before any measurement: sites (1, N_PRIOR, ...), log p and new y of every cell."""
@@ -144,7 +140,7 @@ def to_tree(
         internals
         | {
             "posterior": labels.parameters(values, after["logp"]),
-            "sample_stats": labels.statistics(chains),
+            "sample_stats": labels.scalars(chains.stats),
             "log_likelihood": labels.cells(after["log_likelihood"]),
             "log_prior": labels.scalars(after["log_prior"]),
             "posterior_predictive": labels.cells(again),

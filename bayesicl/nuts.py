@@ -20,16 +20,19 @@ import jax.numpy as jnp
 from jax import lax, random
 
 from bayesicl.jumps import Mixture
-from bayesicl.lanes import Chance, Lane, Luck, StepSize, Tree
+from bayesicl.lanes import Chance, Lane, Luck, Point, StepSize, Tree, choose, stride_from
 from bayesicl.special import two_uniforms
-from bayesicl.strides import Point, choose, energy, onward, share, stride_from, whole_step
+from bayesicl.strides import energy, onward, share, unsplit
 
 Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
 
 CHUNK = 500  # transitions in one call of the compiled sampler
 JUMPS = 2  # after each trajectory
 UNROLLED = 16  # lanes: for more, rows are scattered, which is slow on CPU but right on a GPU
-STATISTICS = ("lp", "energy", "diverging", "n_steps", "tree_depth", "acceptance_rate", "step_size")
+STATISTICS = (
+    "lp", "energy", "diverging", "no_way_back", "n_steps", "tree_depth", "acceptance_rate",
+    "step_size",
+)  # fmt: skip
 
 
 def _begin(lane: Lane, point: Point, luck: Luck) -> Lane:
@@ -73,8 +76,8 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     if mixture is not None:
         grown, chosen, done = _jump(lane, grown, new, done, luck, mixture, u_merge)
     rate = grown.accepted / jnp.maximum(grown.tried, 1)
-    counts = [grown.n_steps, grown.depth]
-    row = [-chosen.potential, lane.energy, grown.diverged, *counts, rate, step]
+    how = [grown.diverged, grown.no_way_back, grown.n_steps, grown.depth]
+    row = [-chosen.potential, lane.energy, *how, rate, step]
     row = jnp.concatenate([chosen.q, jnp.stack([jnp.asarray(x, kind) for x in row])])
     adapted = choose(chance.adapt, _adapt(lane.step, chance.target - rate), lane.step)
     fresh = _begin(grown._replace(step=adapted, i=lane.i + 1), chosen, luck)
@@ -83,15 +86,14 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
 
 def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
     """The chain after a leapfrog to `new` with momentum r, and whether its trajectory is done."""
-    gain = energy(new, r) - lane.energy
-    accepted = jnp.where(gain <= 0, 1.0, jnp.nan_to_num(jnp.exp(-gain)))  # NaN: 0
-    whole = whole_step(lane.stride)
+    whole = unsplit(lane.stride)
+    accepted = jnp.minimum(1.0, jnp.exp(lane.energy - energy(new, r)))
+    new, r, stride, lands, no_way_back, diverges = onward(lane.stride, new, r)
     lane = lane._replace(
-        accepted=lane.accepted + jnp.where(whole, accepted, 0.0),
+        accepted=lane.accepted + jnp.where(whole & lands, accepted, 0.0),
         tried=lane.tried + whole,
         n_steps=lane.n_steps + 1,
     )
-    new, r, stride, lands, fails = onward(lane.stride, new, r)
     error = jnp.where(lands, energy(new, r) - lane.energy, jnp.inf)
 
     # The growing half takes the leaf in.
@@ -113,14 +115,14 @@ def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
     joins = (n + 1 == 1 << lane.depth) & ~stopped
     swap = joins & (jnp.log(u_merge) < weight - lane.tree.log_weight)
     chosen = choose(swap, proposal, lane.tree.proposal)
-    whole_weight = jnp.logaddexp(lane.tree.log_weight, weight)
-    whole_rho = lane.tree.rho + rho
+    joint_weight = jnp.logaddexp(lane.tree.log_weight, weight)
+    joint_rho = lane.tree.rho + rho
     side = (jnp.arange(2) == lane.rightward.astype(int)) & joins
     put_end = lambda old, x: jnp.where(side.reshape(2, *[1] * x.ndim), x, old)  # noqa: E731
     ends, ends_r = jax.tree.map(put_end, (lane.ends, lane.ends_r), (new, r))
     depth = lane.depth + joins
-    turned = _turns(ends_r[0], ends_r[1], whole_rho) | (depth >= lane.corners_r.shape[0])
-    done = stopped | (joins & turned)
+    complete = _turns(ends_r[0], ends_r[1], joint_rho) | (depth >= lane.corners_r.shape[0])
+    done = stopped | (joins & complete)
     flip = ((bits >> depth.astype(jnp.uint32)) & 1).astype(bool)
     rightward = jnp.where(joins, flip, lane.rightward)
     end = jax.tree.map(lambda both: jnp.where(rightward, both[1], both[0]), (ends, ends_r))
@@ -129,14 +131,15 @@ def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
         at=at, r=at_r, stride=stride_from(at, at_r), ends=ends, ends_r=ends_r,
         tree=Tree(
             chosen,
-            jnp.where(joins, whole_weight, lane.tree.log_weight),
-            jnp.where(joins, whole_rho, lane.tree.rho),
+            jnp.where(joins, joint_weight, lane.tree.log_weight),
+            jnp.where(joins, joint_rho, lane.tree.rho),
         ),
         sub=Tree(proposal, jnp.where(joins, -jnp.inf, weight), jnp.where(joins, 0.0, rho)),
         leaf=jnp.where(joins, 0, n + 1), depth=depth, rightward=rightward, corners_r=corners_r,
-        corners_rho=corners_rho, diverged=fails.diverges,
+        corners_rho=corners_rho, diverged=diverges,
+        no_way_back=no_way_back,
     )  # fmt: skip
-    ends_here = lands | fails.diverges | fails.no_way_back
+    ends_here = lands | no_way_back | diverges
     under_way = lane._replace(at=new, r=r, stride=stride)
     return choose(ends_here, grown, under_way), done & ends_here
 

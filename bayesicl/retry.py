@@ -35,7 +35,7 @@ def first_that_passes(
         values = engine.natural(chains, design, data)
         posterior = labels.named(values, labels.reported)
         depth = engine.settings.max_tree_depth
-        checks = diagnose(posterior, labels.statistics(chains), max_tree_depth=depth)
+        checks = diagnose(posterior, labels.scalars(chains.stats), max_tree_depth=depth)
         outcome = Outcome(chains, values, checks, attempt)
         spent += float(chains.stats["n_steps"].mean())
         if checks.passed or spent > HOPELESS:

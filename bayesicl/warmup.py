@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax, random
 
-from bayesicl.strides import Point, choose
+from bayesicl.lanes import Point, choose
 
 WINDOWS = (
     (0.06, False), (0.08, False), (0.12, True), (0.2, True), (0.34, True), (0.1, True), (0.1, True),

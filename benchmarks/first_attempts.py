@@ -37,17 +37,19 @@ def main() -> None:
                 chains = engine.run(jax.random.fold_in(jax.random.key(8), i), design, data)
                 seconds = time.perf_counter() - begin
                 draws = labels.named(engine.natural(chains, design, data), labels.reported)
-                checks = diagnose(draws, labels.statistics(chains))
+                checks = diagnose(draws, labels.scalars(chains.stats))
                 diverged = bool(chains.stats["diverging"].any())
+                cut = chains.stats["no_way_back"].mean()
                 steps = chains.stats["n_steps"].mean()
-                rows.append((checks.passed, diverged, steps, checks.ess_bulk, seconds))
-        names = ["passed", "diverged", "leapfrogs", "ess_bulk", "seconds"]
+                rows.append((checks.passed, diverged, cut, steps, checks.ess_bulk, seconds))
+        names = ["passed", "diverged", "cut", "leapfrogs", "ess_bulk", "seconds"]
         table = pd.DataFrame(rows, columns=names)
         print(
             f"{name}, {args.kind}, H = {args.hypotheses}: {len(table)} studies, passed "
-            f"{table['passed'].mean():.1%}, diverged {table['diverged'].mean():.1%}, leapfrogs a "
-            f"draw {table['leapfrogs'].mean():.1f} (worst {table['leapfrogs'].max():.1f}), "
-            f"median {table['seconds'].median():.3f} s, bulk ESS {table['ess_bulk'].median():.0f}",
+            f"{table['passed'].mean():.1%}, diverged {table['diverged'].mean():.1%}, trajectories "
+            f"without a way back {table['cut'].mean():.2%}, leapfrogs a draw "
+            f"{table['leapfrogs'].mean():.1f} (worst {table['leapfrogs'].max():.1f}), median "
+            f"{table['seconds'].median():.3f} s, bulk ESS {table['ess_bulk'].median():.0f}",
             flush=True,
         )
 

@@ -1,5 +1,6 @@
 """Programs on disk: found again, made again when anything differs, never half there."""
 
+import ast
 import os
 import subprocess
 import sys
@@ -12,14 +13,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import bayesicl
 from bayesicl.cache import Programs, _tidy, folder
+from bayesicl.code import SHARED
 from bayesicl.device import precision
 from bayesicl.engine import Engine, Settings
+from bayesicl.lanes import Point
 from bayesicl.law import load_law
 from bayesicl.noise import NOISES
 from bayesicl.program import arrays
 from bayesicl.simulate import Layout
-from bayesicl.strides import Point
 
 
 @pytest.fixture(autouse=True)
@@ -195,3 +198,25 @@ def test_two_processes_share_a_folder(place):
     later = start().communicate()[0]
     assert later == "0 10.0\n", "what either compiled is found"
     assert len(list(place.glob("*.program"))) == 1
+
+
+def _imports(path):
+    """Modules of bayesicl that a file of it imports, by name."""
+    own = {file.stem for file in path.parent.glob("*.py")}
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "bayesicl":
+            names = [node.module.rpartition(".")[2], *(alias.name for alias in node.names)]
+            found |= own & set(names)
+    return found
+
+
+def test_code_hash_is_of_all_that_fits_are_made_by():
+    """But for how data come in and how results are told and written."""
+    package, seen, waiting = Path(bayesicl.__file__).parent, set(), {"fit", "engine", "retry"}
+    while waiting:
+        name = waiting.pop()
+        seen.add(name)
+        waiting |= _imports(package / f"{name}.py") - seen
+    data, results = {"curves", "checks", "table", "study"}, {"fit", "plan", "tree", "writing"}
+    assert seen - data - results - {"errors", "code", "cache"} == set(SHARED)

@@ -375,10 +375,18 @@ def test_what_moves_chains_is_exact_and_fixed_while_draws_count(monkeypatch):
 # Many at once, as on a GPU
 
 
-def test_first_attempts_at_once_are_those_alone(path, trees, monkeypatch):
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_first_attempts_at_once_are_those_alone(device, path, trees, monkeypatch):
+    """And so they are in the layout of a GPU: all chains one group, in float32."""
+    devices = jax.devices
+    monkeypatch.setattr(jax, "devices", lambda kind=None: devices("cpu"))
     tasks = list(plan(given(rises=Y, flat=Z, falls=Y[::-1]), path))
-    fitter, said = Fitter(SHORT), []
+    fitter, said = Fitter(SHORT, device=device), []
     fitter.ahead(tasks, said.append)
+    [draws] = {w.dtype for chains in fitter._first.values() for w in chains.w.values()}
+    assert draws == (np.float64 if device == "cpu" else np.float32)
+    [groups] = {len(chains.state.groups) for chains in fitter._first.values()}
+    assert groups == (SHORT.chains if device == "cpu" else 1)
     assert said == ["3 studies at once (1 of 1 shapes)"]
     monkeypatch.setattr(Engine, "run", None)  # is not needed
     for tree, alone in zip(map(fitter, tasks[:2]), trees, strict=True):

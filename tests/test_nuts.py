@@ -12,11 +12,10 @@ from jax.scipy.special import logsumexp
 from numpyro.infer import MCMC, NUTS
 
 from bayesicl import lanes as lane
-from bayesicl import nuts, warmup
+from bayesicl import nuts, strides, warmup
 from bayesicl.device import precision
 from bayesicl.jumps import mixture_of
 from bayesicl.special import two_uniforms
-from bayesicl.strides import Point
 
 pytestmark = pytest.mark.usefixtures("x64")
 COV = np.array([[1.0, 0.8, 0.0], [0.8, 1.0, -0.2], [0.0, -0.2, 0.25]])
@@ -33,7 +32,7 @@ def sample(potential, starts, n=1000, *, log_step=-0.5, chol=None, mixture=None,
     data = jnp.arange(studies, dtype=float)
     own = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(jnp.arange(studies))
     keys = jax.vmap(lambda key: jax.random.split(key, chains))(own)
-    stand = lambda key, data, q: lane.stand(key, Point(q, *fn(data, q)), depth)  # noqa: E731
+    stand = lambda key, data, q: lane.stand(key, lane.Point(q, *fn(data, q)), depth)  # noqa: E731
     lanes = jax.vmap(jax.vmap(stand, in_axes=(0, None, 0)))(keys, data, starts)
     lanes = lane.with_step(lanes, jnp.full((studies, chains), log_step))
     chol = jnp.broadcast_to(jnp.eye(d) if chol is None else jnp.asarray(chol), (studies, d, d))
@@ -160,36 +159,130 @@ def test_walls_are_passed_by_shorter_steps():
     assert not stats["diverging"].any()
     assert_mean(q[0, ..., 0] ** 2, density @ x**2)
     assert_mean(near(q[0, ..., 0]).astype(float), density @ near(x))
-    assert (stats["n_steps"] > 2 ** stats["tree_depth"] + 5).any(), "steps were split"
+    unsplit = 2 ** (stats["tree_depth"] + 1) - 1  # at most, where a half was left
+    assert (stats["n_steps"] > unsplit).any()
 
 
-@pytest.mark.parametrize("width", [0.05, 0.2])
-def test_split_steps_have_a_way_back(width):
+@pytest.mark.parametrize("way_back", [True, False])
+def test_split_steps_have_a_way_back(way_back, monkeypatch):
     """A normal that is narrower on one side, which steps enter whole and leave in parts.
 
-    If all steps landed, .198 of the draws would be there for a width of .2, not .167.
+    Where every step lands, more draws are on that side than should be.
     """
-    potential = lambda data, q: 0.5 * jnp.sum(jnp.where(q < 0, q / width, q) ** 2)  # noqa: E731
+    if not way_back:
+        tick = nuts.onward
+
+        def land(stride, new, r):
+            at, at_r, after, lands, no_way_back, diverges = tick(stride, new, r)
+            arrives = (after.check == 1) & (stride.check == 0)
+            return at, at_r, after, lands | arrives, no_way_back, diverges
+
+        monkeypatch.setattr(nuts, "onward", land)
+    potential = lambda data, q: 0.5 * jnp.sum(jnp.where(q < 0, q / 0.2, q) ** 2)  # noqa: E731
     q, stats, _ = sample(potential, np.full((1, 4, 1), 0.5), 10_000)
     assert not stats["diverging"].any()
-    assert_mean((q[0, ..., 0] < 0).astype(float), width / (1 + width))
+    assert stats["no_way_back"].any() == way_back
+    left = (q[0, ..., 0] < 0).astype(float)
+    if way_back:
+        assert_mean(left, 0.2 / 1.2)
+    else:
+        assert left.mean() > 0.19
 
 
-def test_steps_are_not_split_where_one_leapfrog_is_accurate():
-    _, stats, _ = sample(gaussian, np.zeros((1, 4, 3)), 500, log_step=-2.5)
-    whole = 2 ** stats["tree_depth"] - 1
-    assert (stats["n_steps"] >= whole).all()
-    assert (stats["n_steps"] <= 2 * whole + 1).all(), "half at most was left before it was complete"
+def test_split_steps_with_jumps_and_a_dense_scale():
+    """Two studies at once, of a correlated normal that is narrower on one side of a plane."""
+    chol = np.linalg.cholesky(COV)
+
+    def potential(data, q):
+        z = jnp.linalg.solve(jnp.asarray(chol), q)
+        return 0.5 * jnp.sum(z[1:] ** 2) + 0.5 * jnp.where(z[0] < 0, z[0] / 0.2, z[0]) ** 2
+
+    starts = np.full((1, 4, 3), 0.3)
+    first, _, _ = sample(potential, starts, chol=chol)
+    mixture = mixture_of(first[0])
+    q, stats, _ = sample(potential, starts, 5000, chol=chol, mixture=mixture)
+    z = np.linalg.solve(chol, q[0][..., None])[..., 0]
+    assert_mean((z[..., 0] < 0).astype(float), 0.2 / 1.2)
+    for i in (1, 2):
+        assert_mean(z[..., i], 0.0)
+        assert_mean(z[..., i] ** 2, 1.0)
+    assert (stats["n_steps"] > 2 ** (stats["tree_depth"] + 1) - 1).any()
+
+
+def test_steps_are_not_split_where_one_leapfrog_is_accurate(monkeypatch):
+    """Draws and statistics are those of steps that are never split."""
+    q, stats, _ = sample(gaussian, np.zeros((1, 4, 3)), 500, log_step=-2.5)
+    monkeypatch.setattr(strides, "TOLERANCE", np.inf)
+    never, same, _ = sample(gaussian, np.zeros((1, 4, 3)), 500, log_step=-2.5)
+    np.testing.assert_array_equal(q, never)
+    for name, values in stats.items():
+        np.testing.assert_array_equal(values, same[name])
+
+
+def steep(q):
+    """A potential, and its gradient, of which each direction bends in its own way."""
+    value = 0.5 * q[0] ** 2 + 40.0 * jnp.logaddexp(0.0, 8.0 * q[0] - 4.0 * q[1]) / 8.0
+    return value + 0.5 * jnp.sum(q[1:] ** 2)
+
+
+def leapfrogs(q, r, h, parts, chol, fn):
+    """Plain leapfrogs in sampling coordinates: where they end, and the energy there."""
+    slope = lambda q: chol.T @ np.asarray(fn(q)[1])  # noqa: E731
+    for _ in range(parts):
+        r = r - 0.5 * h / parts * slope(q)
+        q = q + h / parts * chol @ r
+        r = r - 0.5 * h / parts * slope(q)
+    return q, r, float(fn(q)[0]) + 0.5 * r @ r
+
+
+def test_a_stride_is_what_its_definition_says(rng):
+    """Level by level: the first that is accurate, if no coarser one leads back from its end."""
+    chol, fn = np.linalg.cholesky(COV)[:2, :2], jax.jit(jax.value_and_grad(steep))
+    onward, share = jax.jit(strides.onward), jax.jit(lambda x: strides.share(x, float))
+    point = lambda q: lane.Point(jnp.asarray(q), *fn(jnp.asarray(q)))  # noqa: E731
+    near = lambda a, b: abs(a - b) <= strides.TOLERANCE  # noqa: E731
+    seen = []
+    for _ in range(60):
+        q, r, h = rng.standard_normal(2), rng.standard_normal(2), rng.choice([-0.7, 0.7])
+        energy = float(fn(q)[0]) + 0.5 * r @ r
+        tries = [leapfrogs(q, r, h, 4**k, chol, fn) for k in range(strides.LEVELS + 1)]
+        level = next((k for k, end in enumerate(tries) if near(end[2], energy)), None)
+        expected = "diverges"
+        if level is not None:
+            end_q, end_r, end = tries[level]
+            back = [leapfrogs(end_q, end_r, -h, 4**k, chol, fn)[2] for k in range(level)]
+            expected = "no way back" if any(near(x, end) for x in back) else level
+        at, at_r, found = point(q), jnp.asarray(r), None
+        stride = lane.stride_from(at, at_r)
+        while found is None:
+            step = h * share(stride)
+            at_r = at_r - 0.5 * step * chol.T @ at.gradient
+            new = point(at.q + step * chol @ at_r)
+            new_r = at_r - 0.5 * step * chol.T @ new.gradient
+            at, at_r, stride, lands, no_way_back, diverges = onward(stride, new, new_r)
+            if lands:
+                found = level
+                np.testing.assert_allclose(at.q, end_q, rtol=1e-9, atol=1e-9)
+                np.testing.assert_allclose(at_r, end_r, rtol=1e-9, atol=1e-9)
+                np.testing.assert_allclose(at.gradient, fn(at.q)[1], rtol=1e-9)
+            elif no_way_back:
+                found = "no way back"
+            elif diverges:
+                found = "diverges"
+        assert found == expected
+        seen.append(found)
+    assert {0, 1, 2, "no way back"} <= set(seen), seen
 
 
 def test_trees_stop_at_the_limit():
     _, stats, _ = sample(gaussian, np.zeros((1, 2, 3)), 100, log_step=-7.0, depth=4)
     assert stats["n_steps"].max() == stats["n_steps"].min() == 15
+    assert (stats["tree_depth"] == 4).all()
 
 
 def test_step_size_meets_its_target():
     fn = jax.value_and_grad(gaussian, argnums=1)
-    stand = lambda key: lane.stand(key, Point(jnp.zeros(3), *fn(0, jnp.zeros(3))), 8)  # noqa: E731
+    stand = lambda key: lane.stand(key, lane.Point(jnp.zeros(3), *fn(0, jnp.zeros(3))), 8)  # noqa: E731
     lanes = jax.vmap(jax.vmap(stand))(jax.random.split(jax.random.key(0), (1, 4)))
     lanes = lane.with_step(lanes, jnp.full((1, 4), 3.0))
     run = jax.jit(partial(nuts.advance, fn=fn))

@@ -11,7 +11,7 @@ from bayesicl.device import on_device, precision
 from bayesicl.law import load_law
 from bayesicl.noise import load_noise
 from bayesicl.program import arrays, compose, study_key
-from rivals.problem import Curve, Draws, Settings
+from rivals.problem import STATS, Curve, Draws, Settings
 
 
 class Side:
@@ -40,7 +40,7 @@ class Side:
                 "K": values["K"],
                 "scatter": values["scatter"][..., 0],
             },
-            {name: chains.stats[name] for name in ("diverging", "n_steps", "energy")},
+            {name: chains.stats[name] for name in (*STATS, "tree_depth")},
         )
 
     def log_density(self, i: int, u: np.ndarray) -> list[float]:

@@ -43,7 +43,7 @@ def read(folder: Path, settings: problem.Settings) -> Result:
         with np.load(folder / f"{i}.npz") as found:
             draws = {name: (("chain", "draw"), found[name]) for name in found}
         posterior = xr.Dataset({name: draws[name] for name in problem.NAMES})
-        sampling = xr.Dataset({name: draws[name] for name in problem.STATS})
+        sampling = xr.Dataset({n: x for n, x in draws.items() if n not in problem.NAMES})
         chains, kept = posterior["pi"].shape
         assert chains == settings.chains, f"{folder.name}: {chains} chains"
         assert kept >= settings.draws, f"{folder.name}: {kept} draws"  # more after a retry

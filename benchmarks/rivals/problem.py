@@ -44,7 +44,7 @@ class Settings(NamedTuple):
 
 
 class Draws(NamedTuple):
-    """values: by parameter. stats: STATS. All (chains, draws)."""
+    """values: by parameter. stats: STATS, and tree_depth of some. All (chains, draws)."""
 
     values: dict[str, np.ndarray]
     stats: dict[str, np.ndarray]

@@ -9,7 +9,7 @@ from bayesicl import engine
 from bayesicl.curves import read_curves
 from bayesicl.fit import fits
 from bayesicl.plan import plan
-from rivals.problem import NAMES, Curve, Draws, Settings
+from rivals.problem import NAMES, STATS, Curve, Draws, Settings
 
 
 class Side:
@@ -34,7 +34,7 @@ class Side:
         # pi is (believed,) in every draw, of which the first is observed; the rest are scalars.
         flat = {name: x.to_numpy().reshape(*x.shape[:2], -1)[..., 0] for name, x in values.items()}
         stats = tree["sample_stats"]
-        return Draws(flat, {n: stats[n].to_numpy() for n in ("diverging", "n_steps", "energy")})
+        return Draws(flat, {n: stats[n].to_numpy() for n in (*STATS, "tree_depth")})
 
     def log_density(self, i: int, u: np.ndarray) -> None:
         """The engine's: see there."""
