@@ -25,12 +25,13 @@ def over_draws(
     *,
     device: str,
 ):
-    """Map `one` over (chains, draws), CHUNK draws at a time: one compilation, little memory.
+    """Map `one` over (chains, draws), CHUNK draws to a core at a time: little memory.
 
     compiled: as `Engine.compiled`. one(design, data, drawn, key): of one draw, with a key of its
     own.
     """
-    design, data = on_device((design, data))
+    with precision(device):
+        design, data = on_device((design, data))
     chains, draws = np.shape(jax.tree.leaves(drawn)[0])[:2]
     flat = jax.tree.map(lambda x: np.asarray(x).reshape(chains * draws, *x.shape[2:]), drawn)
 
@@ -46,7 +47,7 @@ def over_draws(
             args = (design, data, piece, take, key)
             return jax.tree.map(np.asarray, compiled(name, piece_of, *args)(*args))
 
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with ThreadPoolExecutor(1 if device == "gpu" else os.cpu_count() or 1) as pool:
         pieces = list(pool.map(compute, range(0, chains * draws, CHUNK)))
     join = lambda *xs: np.concatenate(xs)[: chains * draws]  # noqa: E731
     whole = jax.tree.map(join, *pieces)

@@ -80,7 +80,6 @@ class Engine:
         self.posterior = Posterior(law, noise)
         self.on_compile = on_compile
         self._programs = Programs(self._identity())
-        self._over_draws = partial(over_draws, self.compiled, device=device)
 
     def _identity(self) -> str | None:
         """What compiled programs depend on; None for laws and noises that may import anything."""
@@ -127,6 +126,9 @@ class Engine:
             return self.posterior.prior(design, data, key)
 
         return self._over_draws("prior", one, np.zeros((1, n)), design, data, key)
+
+    def _over_draws(self, *args):
+        return over_draws(self.compiled, *args, device=self.device)
 
     # -- what is compiled --------------------------------------------------------------------
 

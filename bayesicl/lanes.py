@@ -56,8 +56,8 @@ class Lane(NamedTuple):
     where the next leapfrog begins, and the momentum there. stride: which it is part of. ends,
     ends_r: the trajectory's (left, right). tree: the trajectory. sub: the half that grows. leaf:
     strides in it; 2^depth complete it. corners_r, corners_rho: (D, d), momenta and their sums where
-    subtrees began. energy: at the trajectory's begin. tried: strides in one leapfrog, those among
-    them that had to be split; accepted: sum of their acceptance probabilities, 0 where split.
+    subtrees began. energy: at the trajectory's begin. tried: strides begun, each in one leapfrog at
+    first; accepted: sum of the acceptance probabilities of those first tries, 0 where split.
     diverged, no_way_back: how the last stride failed. jumping: which jump after the trajectory is
     under way, from 1; 0 for none.
     """

@@ -22,7 +22,7 @@ from jax import lax, random
 from bayesicl.jumps import Mixture
 from bayesicl.lanes import Chance, Lane, Luck, Point, StepSize, Tree, choose, stride_from
 from bayesicl.special import two_uniforms
-from bayesicl.strides import energy, onward, share, unsplit
+from bayesicl.strides import energy, first_try, onward, share
 
 Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
 
@@ -75,7 +75,7 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     chosen = grown.tree.proposal
     if mixture is not None:
         grown, chosen, done = _jump(lane, grown, new, done, luck, mixture, u_merge)
-    rate = grown.accepted / jnp.maximum(grown.tried, 1)
+    rate = grown.accepted / grown.tried
     how = [grown.diverged, grown.no_way_back, grown.n_steps, grown.depth]
     row = [-chosen.potential, lane.energy, *how, rate, step]
     row = jnp.concatenate([chosen.q, jnp.stack([jnp.asarray(x, kind) for x in row])])
@@ -86,12 +86,12 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
 
 def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
     """The chain after a leapfrog to `new` with momentum r, and whether its trajectory is done."""
-    whole = unsplit(lane.stride)
+    first = first_try(lane.stride)
     accepted = jnp.minimum(1.0, jnp.exp(lane.energy - energy(new, r)))
     new, r, stride, lands, no_way_back, diverges = onward(lane.stride, new, r)
     lane = lane._replace(
-        accepted=lane.accepted + jnp.where(whole & lands, accepted, 0.0),
-        tried=lane.tried + whole,
+        accepted=lane.accepted + jnp.where(first & lands, accepted, 0.0),
+        tried=lane.tried + first,
         n_steps=lane.n_steps + 1,
     )
     error = jnp.where(lands, energy(new, r) - lane.energy, jnp.inf)

@@ -2,14 +2,15 @@
 
 NUTS with one step size must take small steps everywhere to pass a wall somewhere. Here a stride
 that would gain or lose more energy than TOLERANCE is made again from where it began, in four times
-as many leapfrogs, and so on. That alone would favour places that are easier to enter than to leave.
-So the way back is tried from its end at every coarser level, and the stride counts only if each of
-them fails there too: then it is the same from either side, a trajectory is the same from all its
-points, and NUTS on it is exact. If not, the half that grows is given up, as where it turns.
+as many leapfrogs, and so on. That alone would favour places that are entered in parts and left
+whole. So the way back is tried from its end at every coarser level, and the stride counts only if
+each of them fails there too: then it is the same from either side, a trajectory is the same from
+all its points, and NUTS on it is exact. If not, the half that grows is given up, as where it turns.
 
 Source: Bou-Rabee, Carpenter, Kleppe & Liu (2025), "The within-orbit adaptive leapfrog No-U-Turn
 Sampler", arXiv 2506.18746. Theirs may draw the number of leapfrogs at random, in powers of two, and
-looks at the energies all along; ours is a function of the place, in powers of four, of both ends.
+looks at the energies all along; ours follows from place and momentum, goes in powers of four, and
+looks at both ends alone.
 """
 
 from typing import Any
@@ -28,7 +29,7 @@ def energy(point: Point, r) -> jax.Array:
     return point.potential + 0.5 * jnp.sum(r * r)
 
 
-def unsplit(stride: Stride) -> jax.Array:
+def first_try(stride: Stride) -> jax.Array:
     """Whether the next leapfrog is the whole stride, on the way forth."""
     return (stride.level == 0) & (stride.check == 0)
 

@@ -1,4 +1,7 @@
-"""How a law's first attempts go on studies drawn from its own priors: gates and leapfrogs."""
+"""How a law's first attempts go on studies drawn from its own priors: gates and leapfrogs.
+
+Without a way back: trajectories that end at a step that had to be split; see `bayesicl.strides`.
+"""
 
 import argparse
 import time
@@ -39,15 +42,15 @@ def main() -> None:
                 draws = labels.named(engine.natural(chains, design, data), labels.reported)
                 checks = diagnose(draws, labels.scalars(chains.stats))
                 diverged = bool(chains.stats["diverging"].any())
-                cut = chains.stats["no_way_back"].mean()
+                no_way_back = chains.stats["no_way_back"].mean()
                 steps = chains.stats["n_steps"].mean()
-                rows.append((checks.passed, diverged, cut, steps, checks.ess_bulk, seconds))
-        names = ["passed", "diverged", "cut", "leapfrogs", "ess_bulk", "seconds"]
+                rows.append((checks.passed, diverged, no_way_back, steps, checks.ess_bulk, seconds))
+        names = ["passed", "diverged", "no_way_back", "leapfrogs", "ess_bulk", "seconds"]
         table = pd.DataFrame(rows, columns=names)
         print(
             f"{name}, {args.kind}, H = {args.hypotheses}: {len(table)} studies, passed "
             f"{table['passed'].mean():.1%}, diverged {table['diverged'].mean():.1%}, trajectories "
-            f"without a way back {table['cut'].mean():.2%}, leapfrogs a draw "
+            f"without a way back {table['no_way_back'].mean():.2%}, leapfrogs a draw "
             f"{table['leapfrogs'].mean():.1f} (worst {table['leapfrogs'].max():.1f}), median "
             f"{table['seconds'].median():.3f} s, bulk ESS {table['ess_bulk'].median():.0f}",
             flush=True,

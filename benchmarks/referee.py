@@ -45,8 +45,10 @@ def main() -> None:
         streams = [(args.seed, i, k, 1) for k in range(args.runs)]
         with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
             found, moved = zip(*pool.map(run, streams), strict=True)
+        print(
+            f"curve {i}: at every temperature {min(moved):.1%} or more Metropolis steps were taken"
+        )
         theirs, ours = _natural(np.stack(found)), _engine(curves[i], args.runs)
-        print(f"curve {i}: of all Metropolis steps at least {min(moved):.1%} were taken at each")
         for k, name in enumerate(NAMES):
             for what, of in WHAT.items():
                 (a, se_a), (b, se_b) = (_over_runs(of(x[..., k])) for x in (theirs, ours))
@@ -148,11 +150,11 @@ def _engine(curve: Curve, runs: int) -> np.ndarray:
     """Draws of bayesicl's engine, a seed a run: (runs, draws, 5)."""
     from rivals.engine import Side
 
-    found = []
-    for seed in range(runs):
-        drawn = Side(Settings(draws=4000, seed=seed), [curve]).sample(0)
+    found, side = [], Side(Settings(draws=4000), [curve])
+    for side.seed in range(runs):
+        drawn = side.sample(0)
         if drawn.stats["diverging"].any():
-            print(f"bayesicl, run {seed}: {drawn.stats['diverging'].sum()} divergences")
+            print(f"  bayesicl, run {side.seed}: {drawn.stats['diverging'].sum()} divergences")
         v = {name: x.ravel() for name, x in drawn.values.items()}
         found.append(np.stack([*(v[n] for n in NAMES[:3]), np.log(v["K"]), v["scatter"]], axis=-1))
     return np.stack(found)

@@ -24,6 +24,7 @@ from bayesicl import (
     fit,
     load,
     load_law,
+    nuts,
     predict,
     read_curves,
     save,
@@ -379,6 +380,7 @@ def test_what_moves_chains_is_exact_and_fixed_while_draws_count(monkeypatch):
 def test_first_attempts_at_once_are_those_alone(device, path, trees, monkeypatch):
     """And so they are in the layout of a GPU: all chains one group, in float32."""
     devices = jax.devices
+    monkeypatch.setattr(nuts, "UNROLLED", 1)  # rows are scattered, as those of a thousand studies
     monkeypatch.setattr(jax, "devices", lambda kind=None: devices("cpu"))
     tasks = list(plan(given(rises=Y, flat=Z, falls=Y[::-1]), path))
     fitter, said = Fitter(SHORT, device=device), []
@@ -391,6 +393,7 @@ def test_first_attempts_at_once_are_those_alone(device, path, trees, monkeypatch
     monkeypatch.setattr(Engine, "run", None)  # is not needed
     for tree, alone in zip(map(fitter, tasks[:2]), trees, strict=True):
         assert tree.attrs["passed"]
+        assert tree["posterior"]["a"].dtype == draws
         for name in ("a", "b", "p_last"):
             x, y = tree["posterior"][name].values, alone["posterior"][name].values
             error = np.hypot(

@@ -165,7 +165,7 @@ def test_walls_are_passed_by_shorter_steps():
 
 @pytest.mark.parametrize("way_back", [True, False])
 def test_split_steps_have_a_way_back(way_back, monkeypatch):
-    """A normal that is narrower on one side, which steps enter whole and leave in parts.
+    """A normal that is narrower on one side, which steps may enter in parts and leave whole.
 
     Where every step lands, more draws are on that side than should be.
     """
@@ -190,7 +190,7 @@ def test_split_steps_have_a_way_back(way_back, monkeypatch):
 
 
 def test_split_steps_with_jumps_and_a_dense_scale():
-    """Two studies at once, of a correlated normal that is narrower on one side of a plane."""
+    """A correlated normal that is narrower on one side of a plane."""
     chol = np.linalg.cholesky(COV)
 
     def potential(data, q):
@@ -242,8 +242,12 @@ def test_a_stride_is_what_its_definition_says(rng):
     point = lambda q: lane.Point(jnp.asarray(q), *fn(jnp.asarray(q)))  # noqa: E731
     near = lambda a, b: abs(a - b) <= strides.TOLERANCE  # noqa: E731
     seen = []
-    for _ in range(60):
-        q, r, h = rng.standard_normal(2), rng.standard_normal(2), rng.choice([-0.7, 0.7])
+    for _ in range(100):
+        q, r, h = (
+            rng.standard_normal(2),
+            rng.standard_normal(2),
+            rng.choice([-30.0, -4.0, -0.7, 0.7]),
+        )
         energy = float(fn(q)[0]) + 0.5 * r @ r
         tries = [leapfrogs(q, r, h, 4**k, chol, fn) for k in range(strides.LEVELS + 1)]
         level = next((k for k, end in enumerate(tries) if near(end[2], energy)), None)
@@ -259,9 +263,10 @@ def test_a_stride_is_what_its_definition_says(rng):
             at_r = at_r - 0.5 * step * chol.T @ at.gradient
             new = point(at.q + step * chol @ at_r)
             new_r = at_r - 0.5 * step * chol.T @ new.gradient
+            before = stride
             at, at_r, stride, lands, no_way_back, diverges = onward(stride, new, new_r)
             if lands:
-                found = level
+                found = int(before.level)
                 np.testing.assert_allclose(at.q, end_q, rtol=1e-9, atol=1e-9)
                 np.testing.assert_allclose(at_r, end_r, rtol=1e-9, atol=1e-9)
                 np.testing.assert_allclose(at.gradient, fn(at.q)[1], rtol=1e-9)
@@ -271,7 +276,26 @@ def test_a_stride_is_what_its_definition_says(rng):
                 found = "diverges"
         assert found == expected
         seen.append(found)
-    assert {0, 1, 2, "no way back"} <= set(seen), seen
+    assert {0, 1, 2, 3, "no way back", "diverges"} == set(seen), seen
+
+
+def test_first_tries_that_fail_are_not_accepted():
+    """Those that lose energy as well as those that gain it."""
+    nothing = jnp.zeros(2)
+    begin = lane.stand(jax.random.key(0), lane.Point(nothing, jnp.asarray(9.0), nothing), 4)
+    begin = begin._replace(energy=jnp.asarray(9.0))
+    for potential, accepted in ((8.0, 1.0), (10.0, np.exp(-1)), (1.0, 0.0), (17.0, 0.0)):
+        new = lane.Point(nothing, jnp.asarray(potential), nothing)
+        grown, _ = nuts._grow(begin, new, nothing, jnp.uint32(0), 0.5, 0.5)
+        assert grown.tried == 1
+        assert grown.accepted == pytest.approx(accepted)
+
+
+def test_a_place_without_density_costs_one_leapfrog():
+    potential = lambda data, q: jnp.where(q[0] > 0, 0.5 * q @ q, jnp.inf)  # noqa: E731
+    _, stats, _ = sample(potential, -np.ones((1, 2, 2)), 100)
+    assert (stats["n_steps"] == 1).all()
+    assert stats["diverging"].all()
 
 
 def test_trees_stop_at_the_limit():
