@@ -177,10 +177,19 @@ class _Worker:
         self.process.join()
 
 
+def _end_with_parent() -> None:
+    """Leave at once when the parent dies, whose next run may make this very fit."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    os._exit(1)
+
+
 def _serve(pipe) -> None:
     import signal
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent hears it too, and stops all
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     while True:
         number = -1
         try:

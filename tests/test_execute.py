@@ -207,6 +207,30 @@ def test_killed_while_saving(undisturbed, folder):
     same_store(undisturbed, out)
 
 
+# A worker in the midst of a job that takes ten minutes, and its parent.
+BUSY = """
+import time
+from bayesicl.execute import _Worker
+
+class Long:
+    def __reduce__(self):
+        return time.sleep, (600,)
+
+worker = _Worker()
+worker.pipe.send(0)
+worker.pipe.send(Long())
+print("at work", flush=True)
+time.sleep(600)
+"""
+
+
+def test_workers_end_with_their_parent():
+    with subprocess.Popen([sys.executable, "-c", BUSY], stdout=subprocess.PIPE) as run:
+        assert run.stdout.readline() == b"at work\n"
+        run.kill()
+        assert run.communicate(timeout=60)[0] == b""  # when no process has it open any more
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["here", "processes=2"])
 @pytest.mark.parametrize("ending", ["nc", "zarr"])
@@ -234,7 +258,6 @@ def test_killed_at_random_moments(executor, ending, undisturbed, folder):
             for path in made[::2]:
                 remove(path)
     assert kills > 0
-    time.sleep(2)  # workers that lost their parent end what they have
     assert subprocess.run(argv, capture_output=True).returncode == 3
     if ending == "nc":
         same_store(undisturbed, out)
