@@ -148,7 +148,7 @@ def _assert_same_density(curve: Curve) -> None:
 
 def _engine(curve: Curve, runs: int) -> np.ndarray:
     """Draws of bayesicl's engine, a seed a run: (runs, draws, 5)."""
-    from rivals.engine import Side
+    from rivals.engine import Side  # here, so that processes of particles need no JAX
 
     found, side = [], Side(Settings(draws=4000), [curve])
     for side.seed in range(runs):

@@ -220,7 +220,7 @@ def test_steps_are_not_split_where_one_leapfrog_is_accurate(monkeypatch):
 
 
 def steep(q):
-    """A potential, and its gradient, of which each direction bends in its own way."""
+    """A potential that bends in each direction in its own way, and sharply along a line."""
     value = 0.5 * q[0] ** 2 + 40.0 * jnp.logaddexp(0.0, 8.0 * q[0] - 4.0 * q[1]) / 8.0
     return value + 0.5 * jnp.sum(q[1:] ** 2)
 
@@ -243,11 +243,8 @@ def test_a_stride_is_what_its_definition_says(rng):
     near = lambda a, b: abs(a - b) <= strides.TOLERANCE  # noqa: E731
     seen = []
     for _ in range(100):
-        q, r, h = (
-            rng.standard_normal(2),
-            rng.standard_normal(2),
-            rng.choice([-30.0, -4.0, -0.7, 0.7]),
-        )
+        q, r = rng.standard_normal((2, 2))
+        h = rng.choice([-30.0, -4.0, -0.7, 0.7])
         energy = float(fn(q)[0]) + 0.5 * r @ r
         tries = [leapfrogs(q, r, h, 4**k, chol, fn) for k in range(strides.LEVELS + 1)]
         level = next((k for k, end in enumerate(tries) if near(end[2], energy)), None)
