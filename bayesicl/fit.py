@@ -29,7 +29,7 @@ from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
 from bayesicl.summary import missed, record
-from bayesicl.tree import FORMAT
+from bayesicl.tree import FORMAT, content_key
 
 
 def fit(
@@ -105,7 +105,7 @@ class Fitter:
         """Nothing is compiled before the first task."""
         self.settings, self.seed, self.device = settings, seed, device
         self._kept: dict[tuple[str, str, str], tuple[Engine, Priors]] = {}
-        self._first: dict[tuple, Chains] = {}
+        self._first: dict[str, Chains] = {}
 
     def __call__(self, task: Task, progress: Progress = lambda what: None) -> xr.DataTree:
         """The fit of a task; what is odd about its data is told in attrs["warnings"]."""
@@ -125,7 +125,7 @@ class Fitter:
                     study = arrays(task.study, backgrounds=task.backgrounds)
                     key = study_key(self.seed, task.study, task.law.name)
                     shape = id(engine), str(signature(study))
-                    alike.setdefault(shape, []).append((engine, _name(task), key, study))
+                    alike.setdefault(shape, []).append((engine, self._content(task), key, study))
             self._first.clear()
             for n, same in enumerate(alike.values(), 1):
                 engines, names, keys, studies = zip(*same, strict=True)
@@ -135,6 +135,9 @@ class Fitter:
                     self._first |= dict(zip(names, runs, strict=True))
                 except Exception as error:
                     progress(f"one at a time, after {type(error).__name__}: {error}")
+
+    def _content(self, task: Task) -> str:
+        return content_key(attributes(task, self.settings, self.seed, self.device))
 
     def _engine(self, task: Task) -> tuple[Engine, Priors]:
         key = (task.law.name, task.law.source_hash, task.noise.name)
@@ -156,7 +159,7 @@ class Fitter:
             warn_misfits(study, task.law, n_parameters)
         key = study_key(self.seed, study, task.law.name)
         labels = Labels(engine, study, design, data)
-        first = self._first.pop(_name(task), None)
+        first = self._first.pop(self._content(task), None)
         runs = attempts(engine, key, design, data, progress, first=first)
         outcome = first_that_passes(engine, runs, labels, design, data)
         chains, values, checks, attempt = outcome
@@ -175,12 +178,6 @@ class Fitter:
         tree.attrs["fitted"] = study.fraction
         tree["summary"] = xr.DataTree(record(tree))
         return tree
-
-
-def _name(task: Task) -> tuple:
-    fitted = task.study.cells["fitted"].to_numpy().tobytes()
-    law, noise = (task.law.name, task.law.source_hash), task.noise.name
-    return *law, noise, task.backgrounds, task.study.hash, fitted
 
 
 @cache
