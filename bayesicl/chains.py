@@ -55,7 +55,7 @@ def chains_of(
         stats: dict[str, np.ndarray] = dict(by_name)
         stats |= {name: stats[name].astype(bool) for name in ("diverging", "no_way_back")}
         stats |= {name: stats[name].astype(int) for name in ("n_steps", "tree_depth")}
-        own = jax.tree.map(lambda x, i=i: x[i : i + 1], state)
+        own = state if len(record) == 1 else jax.tree.map(lambda x, i=i: x[i : i + 1], state)
         chains.append(Chains(w, stats, own))
     return chains
 

@@ -80,6 +80,7 @@ class Engine:
         self.posterior = Posterior(law, noise)
         self.on_compile = on_compile
         self._programs = Programs(self._identity())
+        self._threads = ThreadPoolExecutor(os.cpu_count() or 1)
 
     def _identity(self) -> str | None:
         """What compiled programs depend on; None for laws and noises that may import anything."""
@@ -251,21 +252,23 @@ class Engine:
             keys = jax.vmap(lambda key: random.fold_in(random.fold_in(key, call), g))(key)
             return nuts.advance(lanes, n, keys, chance, mixture, chol, data, fn=fn)
 
-        def run(numbered):
-            g, lanes = numbered
-            numbers = (key, np.int32(call), np.int32(g))
-            with precision(self.device):  # JAX's settings belong to the thread
-                moves = on_device((log_step, chance, *state[1:]))
-                args = (lanes, np.int32(n), numbers, *moves, many)
-                return jax.block_until_ready(self.compiled("sampler", advance, *args)(*args))
-
         # All chains of a study go on from one step size, which they have found together.
         found = [np.asarray(lanes.step.log_average) for lanes in state.groups]
         log_step = np.mean(np.concatenate(found, axis=1), axis=1)
         adapt = np.full(len(log_step), target is not None)
         chance = Chance(np.full(len(log_step), 0.5) if target is None else target, adapt)
-        with ThreadPoolExecutor(min(len(state.groups), os.cpu_count() or 1)) as pool:
-            groups, records = zip(*pool.map(run, enumerate(state.groups)), strict=True)
+        moves = on_device((log_step, chance, *state[1:]))
+        args = [
+            (lanes, np.int32(n), (key, np.int32(call), np.int32(g)), *moves, many)
+            for g, lanes in enumerate(state.groups)
+        ]
+        sampler = self.compiled("sampler", advance, *args[0])
+
+        def run(args):
+            with precision(self.device):  # JAX's settings belong to the thread
+                return jax.block_until_ready(sampler(*args))
+
+        groups, records = zip(*self._threads.map(run, args), strict=True)
         record = np.concatenate([np.asarray(x)[:, :, :n] for x in records], axis=1)
         return state._replace(groups=groups), record
 

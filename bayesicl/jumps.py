@@ -9,7 +9,8 @@ from jax import random
 from jax.scipy.special import logsumexp
 from scipy.cluster.vq import kmeans2
 
-FREEDOM = 5  # of the Student t from which jumps are proposed
+FREEDOM = 4  # of the Student t from which jumps are proposed; even, for cheap chi-squares
+TINY = 1e-12  # so that no uniform is 0
 N_COMPONENTS = 8  # of the mixture of them: enough for a few modes and a bent ridge between
 
 
@@ -35,10 +36,11 @@ class Mixture(NamedTuple):
     def draw(self, key, shape):
         """Places and their log densities: (*shape, d) and shape."""
         k_which, k_z, k_t = random.split(key, 3)
-        which = random.categorical(k_which, self.log_weight, shape=shape)
+        below = jnp.cumsum(jnp.exp(self.log_weight))[:-1]
+        which = jnp.sum(random.uniform(k_which, (*shape, 1)) > below, axis=-1)
         z = random.normal(k_z, (*shape, self.mean.shape[1]), self.mean.dtype)
-        normal = random.normal(k_t, (*shape, FREEDOM), self.mean.dtype)
-        t = jnp.sqrt(FREEDOM / jnp.sum(normal**2, axis=-1))
+        u = random.uniform(k_t, (FREEDOM // 2, *shape), self.mean.dtype, minval=TINY)
+        t = jnp.sqrt(FREEDOM / (-2.0 * jnp.log(jnp.prod(u, axis=0))))
         q = self.mean[which] + jnp.sum(self.chol[which] * z[..., None, :], axis=-1) * t[..., None]
         return q, jnp.vectorize(self.log_density, signature="(d)->()")(q)
 

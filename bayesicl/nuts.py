@@ -22,7 +22,7 @@ from jax import lax, random
 from bayesicl.jumps import Mixture
 from bayesicl.lanes import Chance, Lane, Luck, Point, StepSize, Tree, choose, stride_from
 from bayesicl.special import two_uniforms
-from bayesicl.strides import energy, first_try, onward, share
+from bayesicl.strides import energy, first_try, lands_at_once, onward, share
 
 Fn = Callable[..., tuple[jax.Array, jax.Array]]  # potential and gradient at q, (d,)
 
@@ -55,10 +55,13 @@ def _turns(r_one, r_other, rho) -> jax.Array:
     return (jnp.sum(r_one * middle, -1) <= 0) | (jnp.sum(r_other * middle, -1) <= 0)
 
 
-def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tuple[Lane, Any]:
-    """One leapfrog, and whatever it completes. luck: of the next transition.
+def _tick(
+    lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture: Mixture | None
+) -> tuple[Lane, Any]:
+    """One leapfrog or jump, and whatever it completes. luck: of all transitions of the call.
 
-    Returns the chain and its row of the record, which counts when `i` has moved on.
+    Returns the chain and its row of the record, which counts when `i` has moved on. What few ticks
+    need stands in branches: one lane skips it, of many lanes mapped at once all compute it.
     """
     kind = lane.r.dtype
     step = jnp.exp(lane.step.log_step)
@@ -71,32 +74,56 @@ def _tick(lane: Lane, luck: Luck, fn: Fn, chol, chance: Chance, mixture) -> tupl
     new = Point(q, *fn(q))
     r = r - 0.5 * h * back(new.gradient)
     u_leaf, u_merge = two_uniforms(lane.key, lane.ticks, kind)
-    grown, done = _grow(lane, new, r, luck.bits, u_leaf, u_merge)
-    chosen = grown.tree.proposal
-    if mixture is not None:
-        grown, chosen, done = _jump(lane, grown, new, done, luck, mixture, u_merge)
-    rate = grown.accepted / grown.tried
-    how = [grown.diverged, grown.no_way_back, grown.n_steps, grown.depth]
+    lane = lane._replace(ticks=lane.ticks + 1)
+    grow = lambda lane: _grow(lane, new, r, luck.bits[lane.i], u_leaf, u_merge)  # noqa: E731
+    if mixture is None:
+        lane, stops = grow(lane)
+        over = stops
+    else:
+        land = lambda lane: _land(lane, new, luck.jump_log_density, mixture, u_merge)  # noqa: E731
+        lane, stops = lax.cond(lane.jumping > 0, land, grow, lane)
+        over = lane.jumping == JUMPS
+    rate = lane.accepted / lane.tried
+    chosen = lane.tree.proposal
+    how = [lane.diverged, lane.no_way_back, lane.n_steps, lane.depth]
     row = [-chosen.potential, lane.energy, *how, rate, step]
     row = jnp.concatenate([chosen.q, jnp.stack([jnp.asarray(x, kind) for x in row])])
-    adapted = choose(chance.adapt, _adapt(lane.step, chance.target - rate), lane.step)
-    fresh = _begin(grown._replace(step=adapted, i=lane.i + 1), chosen, luck)
-    return choose(done, fresh, grown)._replace(ticks=lane.ticks + 1), row
+
+    def begin(lane: Lane) -> Lane:
+        adapted = choose(chance.adapt, _adapt(lane.step, chance.target - rate), lane.step)
+        own = jax.tree.map(lambda x: x[lane.i + 1], luck)
+        return _begin(lane._replace(step=adapted, i=lane.i + 1), lane.tree.proposal, own)
+
+    def jump(lane: Lane) -> Lane:
+        at = lane.at._replace(q=luck.jump[lane.i, lane.jumping])
+        return lane._replace(at=at, jumping=lane.jumping + 1)
+
+    go_on = begin if mixture is None else lambda lane: lax.cond(over, begin, jump, lane)
+    return lax.cond(stops, go_on, lambda lane: lane, lane), row
 
 
 def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
     """The chain after a leapfrog to `new` with momentum r, and whether its trajectory is done."""
-    first = first_try(lane.stride)
+    at_once = lands_at_once(lane.stride, new, r)
     accepted = jnp.minimum(1.0, jnp.exp(lane.energy - energy(new, r)))
-    new, r, stride, lands, no_way_back, diverges = onward(lane.stride, new, r)
     lane = lane._replace(
-        accepted=lane.accepted + jnp.where(first & lands, accepted, 0.0),
-        tried=lane.tried + first,
+        accepted=lane.accepted + jnp.where(at_once, accepted, 0.0),
+        tried=lane.tried + first_try(lane.stride),
         n_steps=lane.n_steps + 1,
     )
-    error = jnp.where(lands, energy(new, r) - lane.energy, jnp.inf)
+    yes, no = jnp.asarray(True), jnp.asarray(False)
+    whole = lambda: (new, r, lane.stride, yes, no, no)  # noqa: E731
+    parts = lambda: onward(lane.stride, new, r)  # noqa: E731
+    new, r, stride, lands, no_way_back, diverges = lax.cond(at_once, whole, parts)
+    lane = lane._replace(diverged=diverges, no_way_back=no_way_back)
+    leaf = lambda lane: _leaf(lane, new, r, lands, bits, u_leaf, u_merge)  # noqa: E731
+    under_way = lambda lane: (lane._replace(at=new, r=r, stride=stride), no)  # noqa: E731
+    return lax.cond(lands | no_way_back | diverges, leaf, under_way, lane)
 
-    # The growing half takes the leaf in.
+
+def _leaf(lane: Lane, new: Point, r, lands, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
+    """The growing half takes in a stride that lands at `new`, or fails."""
+    error = jnp.where(lands, energy(new, r) - lane.energy, jnp.inf)
     weight, rho = jnp.logaddexp(lane.sub.log_weight, -error), lane.sub.rho + r
     proposal = choose(jnp.log(u_leaf) < -error - weight, new, lane.sub.proposal)
     n = lane.leaf
@@ -110,61 +137,54 @@ def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
     checked = (corner >= lowest) & (corner <= top) & last
     turned = jnp.any(checked & _turns(corners_r, r, rho - corners_rho + corners_r))
     stopped = turned | ~lands
-
-    # A complete half joins the trajectory, which doubles.
-    joins = (n + 1 == 1 << lane.depth) & ~stopped
-    swap = joins & (jnp.log(u_merge) < weight - lane.tree.log_weight)
-    chosen = choose(swap, proposal, lane.tree.proposal)
-    joint_weight = jnp.logaddexp(lane.tree.log_weight, weight)
-    joint_rho = lane.tree.rho + rho
-    side = (jnp.arange(2) == lane.rightward.astype(int)) & joins
-    put_end = lambda old, x: jnp.where(side.reshape(2, *[1] * x.ndim), x, old)  # noqa: E731
-    ends, ends_r = jax.tree.map(put_end, (lane.ends, lane.ends_r), (new, r))
-    depth = lane.depth + joins
-    complete = _turns(ends_r[0], ends_r[1], joint_rho) | (depth >= lane.corners_r.shape[0])
-    done = stopped | (joins & complete)
-    flip = ((bits >> depth.astype(jnp.uint32)) & 1).astype(bool)
-    rightward = jnp.where(joins, flip, lane.rightward)
-    end = jax.tree.map(lambda both: jnp.where(rightward, both[1], both[0]), (ends, ends_r))
-    at, at_r = choose(joins, end, (new, r))
-    grown = lane._replace(
-        at=at, r=at_r, stride=stride_from(at, at_r), ends=ends, ends_r=ends_r,
-        tree=Tree(
-            chosen,
-            jnp.where(joins, joint_weight, lane.tree.log_weight),
-            jnp.where(joins, joint_rho, lane.tree.rho),
-        ),
-        sub=Tree(proposal, jnp.where(joins, -jnp.inf, weight), jnp.where(joins, 0.0, rho)),
-        leaf=jnp.where(joins, 0, n + 1), depth=depth, rightward=rightward, corners_r=corners_r,
-        corners_rho=corners_rho, diverged=diverges,
-        no_way_back=no_way_back,
+    lane = lane._replace(
+        at=new, r=r, stride=stride_from(new, r), sub=Tree(proposal, weight, rho), leaf=n + 1,
+        corners_r=corners_r, corners_rho=corners_rho,
     )  # fmt: skip
-    ends_here = lands | no_way_back | diverges
-    under_way = lane._replace(at=new, r=r, stride=stride)
-    return choose(ends_here, grown, under_way), done & ends_here
+    complete = (n + 1 == 1 << lane.depth) & ~stopped
+    join = lambda lane: _join(lane, bits, u_merge)  # noqa: E731
+    return lax.cond(complete, join, lambda lane: (lane, stopped), lane)
 
 
-def _jump(lane: Lane, grown: Lane, new: Point, done, luck: Luck, mixture: Mixture, u):
-    """Follow every trajectory by JUMPS Metropolis proposals drawn from `mixture`.
+def _join(lane: Lane, bits, u_merge) -> tuple[Lane, Any]:
+    """The half that is complete joins the trajectory, which doubles, and may be done."""
+    sub, tree = lane.sub, lane.tree
+    swap = jnp.log(u_merge) < sub.log_weight - tree.log_weight
+    joint = Tree(
+        choose(swap, sub.proposal, tree.proposal),
+        jnp.logaddexp(tree.log_weight, sub.log_weight),
+        tree.rho + sub.rho,
+    )
+    side = jnp.arange(2) == lane.rightward.astype(int)
+    put_end = lambda old, x: jnp.where(side.reshape(2, *[1] * x.ndim), x, old)  # noqa: E731
+    ends, ends_r = jax.tree.map(put_end, (lane.ends, lane.ends_r), (lane.at, lane.r))
+    depth = lane.depth + 1
+    done = _turns(ends_r[0], ends_r[1], joint.rho) | (depth >= lane.corners_r.shape[0])
+    rightward = ((bits >> depth.astype(jnp.uint32)) & 1).astype(bool)
+    end = lambda both: jnp.where(rightward, both[1], both[0])  # noqa: E731
+    at, r = jax.tree.map(end, (ends, ends_r))
+    empty = Tree(sub.proposal, jnp.full_like(sub.log_weight, -jnp.inf), jnp.zeros_like(sub.rho))
+    lane = lane._replace(
+        at=at, r=r, stride=stride_from(at, r), ends=ends, ends_r=ends_r, tree=joint, sub=empty,
+        leaf=jnp.zeros_like(lane.leaf), depth=depth, rightward=rightward,
+    )  # fmt: skip
+    return lane, done
 
-    NUTS is slow along bent ridges and does not cross from one mode to another; an independence
-    proposal does (Tierney 1994, "Markov chains for exploring posterior distributions"). The mixture
-    is fixed beforehand, so the posterior stays the chain's equilibrium. Each proposal's potential
-    takes a tick of its own, after the trajectory is done.
+
+def _land(lane: Lane, new: Point, log_density, mixture: Mixture, u) -> tuple[Lane, Any]:
+    """A chain that has jumped to `new` stays there or does not; it stops either way.
+
+    Every trajectory is followed by JUMPS Metropolis proposals drawn from `mixture`. NUTS is slow
+    along bent ridges and does not cross from one mode to another; an independence proposal does
+    (Tierney 1994, "Markov chains for exploring posterior distributions"). The mixture is fixed
+    beforehand, so the posterior stays the chain's equilibrium. Each proposal's potential takes a
+    tick of its own, after the trajectory is done.
     """
-    proposed = jnp.arange(JUMPS) == lane.jumping - 1
-    log_density = jnp.sum(jnp.where(proposed, luck.jump_log_density, 0.0))
     here = lane.tree.proposal
-    log_ratio = here.potential - new.potential - log_density
+    log_ratio = here.potential - new.potential - log_density[lane.i, lane.jumping - 1]
     accept = jnp.log(u) < log_ratio + mixture.log_density(here.q)
-    landed = lane._replace(tree=lane.tree._replace(proposal=choose(accept, new, here)))
-    after = choose(lane.jumping > 0, landed, grown)
-    over = lane.jumping == JUMPS
-    due = ~over & (done | (lane.jumping > 0))
-    at = jnp.sum(jnp.where((jnp.arange(JUMPS) == lane.jumping)[:, None], luck.jump, 0.0), axis=0)
-    at = after.at._replace(q=jnp.where(due, at, after.at.q))
-    after = after._replace(at=at, jumping=jnp.where(due, lane.jumping + 1, 0))
-    return after, after.tree.proposal, over
+    proposal = choose(accept, new, here)
+    return lane._replace(tree=lane.tree._replace(proposal=proposal)), jnp.asarray(True)
 
 
 def _adapt(step: StepSize, shortfall) -> StepSize:
@@ -198,26 +218,39 @@ def advance(
     studies, chains, d = lanes.r.shape
     kind = lanes.r.dtype
     luck = jax.vmap(lambda key, m: _fortune(key, chains, d, kind, m))(keys, mixture)
-    pick = jax.vmap(jax.vmap(lambda all_luck, i: jax.tree.map(lambda x: x[i], all_luck)))
-    each = lambda f: jax.vmap(jax.vmap(f))  # noqa: E731
+    # The last row is for chains that wait for others.
+    record = jnp.zeros((studies, chains, CHUNK + 1, d + len(STATISTICS)), kind)
+    of_study = (chance, chol, mixture, data)
 
-    def study(lanes, luck, chance, chol, mixture, data):
-        one = lambda lane, luck: _tick(lane, luck, lambda q: fn(data, q), chol, chance, mixture)  # noqa: E731
-        return jax.vmap(one)(lanes, luck)
+    def begin(lane, luck):
+        lane = lane._replace(i=jnp.zeros_like(lane.i))
+        return _begin(lane, lane.tree.proposal, jax.tree.map(lambda x: x[0], luck))
+
+    def move(lane, luck, chance, chol, mixture, data):
+        return _tick(lane, luck, lambda q: fn(data, q), chol, chance, mixture)
+
+    if studies * chains == 1:  # not mapped: branches are branches
+        lane, luck, record = jax.tree.map(lambda x: x[0, 0], (lanes, luck, record))
+        own = jax.tree.map(lambda x: x[0], of_study)
+
+        def tick_one(carry):
+            lane, record = carry
+            moved, row = move(lane, luck, *own)
+            return moved, lax.dynamic_update_slice(record, row[None], (lane.i, jnp.int32(0)))
+
+        under_way = lambda carry: carry[0].i < n  # noqa: E731
+        done = lax.while_loop(under_way, tick_one, (begin(lane, luck), record))
+        return jax.tree.map(lambda x: x[None, None], done)
+
+    each = jax.vmap(jax.vmap(move, in_axes=(0, 0, None, None, None, None)))
 
     def tick(carry):
         lanes, record = carry
-        moved, row = jax.vmap(study)(lanes, pick(luck, lanes.i + 1), chance, chol, mixture, data)
+        moved, row = each(lanes, luck, *of_study)
         record = _write(record, row, lanes.i)
-        alone = lanes.i.size == 1  # waits for none
-        return moved if alone else each(choose)(lanes.i < n, moved, lanes), record
+        return jax.vmap(jax.vmap(choose))(lanes.i < n, moved, lanes), record
 
-    lanes = lanes._replace(i=jnp.zeros_like(lanes.i))
-    lanes = each(lambda lane, luck: _begin(lane, lane.tree.proposal, luck))(
-        lanes, pick(luck, lanes.i)
-    )
-    # The last row is for chains that wait for others.
-    record = jnp.zeros((studies, chains, CHUNK + 1, d + len(STATISTICS)), kind)
+    lanes = jax.vmap(jax.vmap(begin))(lanes, luck)
     return lax.while_loop(lambda carry: jnp.any(carry[0].i < n), tick, (lanes, record))
 
 

@@ -34,6 +34,12 @@ def first_try(stride: Stride) -> jax.Array:
     return (stride.level == 0) & (stride.check == 0)
 
 
+def lands_at_once(stride: Stride, new: Point, r) -> jax.Array:
+    """Whether the stride is over with its first leapfrog, which ends at `new` with momentum r."""
+    change = energy(new, r) - energy(stride.begin, stride.begin_r)
+    return first_try(stride) & (jnp.abs(change) <= TOLERANCE)  # not where NaN
+
+
 def share(stride: Stride, kind) -> jax.Array:
     """How much of the stride the next leapfrog is; less than 0 on the way back."""
     return jnp.where(stride.check > 0, -1.0, 1.0).astype(kind) / _parts(stride).astype(kind)

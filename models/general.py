@@ -44,7 +44,17 @@ def log_odds(shots, pi, P, K):
 def curve(shots, pi, P, K):
     """Log p of the right answer; shapes as in `log_odds`."""
     w = log_odds(shots, pi, P, K)
+    if P.shape[-1] == 2:
+        return _of_two(w[..., 0] - w[..., 1], P[..., 0], P[..., 1])
     return logsumexp(w + jnp.log(P), axis=-1) - logsumexp(w, axis=-1)
+
+
+def _of_two(odds, one, other):
+    """The same for two hypotheses, by one exponential: `odds` are log, of the first."""
+    ahead = odds > 0
+    weight = jnp.exp(jnp.where(ahead, -odds, odds))  # of the one that is less believed
+    more, less = jnp.where(ahead, one, other), jnp.where(ahead, other, one)
+    return jnp.log((more + weight * less) / (1.0 + weight))
 
 
 def evidence_rate(P, K):
