@@ -31,6 +31,7 @@ from bayesicl.noise import NOISES, Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 
+MANY = 8  # parameters: beyond, posteriors are bent enough for smaller steps to pay
 GROUP = 1  # chains that a thread advances together on CPU; draws depend on it, not on threads
 
 
@@ -39,7 +40,7 @@ class Settings:
     """How to sample. chains, warmup, draws: counts.
 
     target_accept: in (0, 1), the mean acceptance probability of steps in one leapfrog; those that
-    must be split count as 0.
+    must be split count as 0. With more than MANY parameters twice as few are to be rejected.
     """
 
     chains: int = 4
@@ -190,7 +191,7 @@ class Engine:
         after: begin there, and find a step size for the target alone.
         """
         key, many = jnp.stack(keys), stacked(studies)
-        target = np.full(len(keys), target_accept or self.settings.target_accept)
+        target = np.full(len(keys), target_accept or self._target(many))
         if after is None:
             state, windows = self._start(key, many), warmup.WINDOWS
         else:
@@ -206,6 +207,11 @@ class Engine:
                 q = record[:, :, n // 3 :, : -len(nuts.STATISTICS)]
                 state = moving_by(state, q, pooled=pooled)
         return self._draw(state, key, many)
+
+    def _target(self, many) -> float:
+        """The acceptance to begin with."""
+        asked, d = self.settings.target_accept, self._gradient(many)[2]
+        return 1.0 - (1.0 - asked) / 2.0 if d > MANY else asked
 
     def _draw(self, state: State, key, many) -> list[Chains]:
         state, record = self._advance(state, self.settings.draws, key, -1, None, many)

@@ -176,21 +176,29 @@ def start_and_rate(design: Design, w: Sites) -> tuple[Sites, jax.Array]:
     from (a, b, s) to (gamma, pi, beta) has determinant 1.
     """
     z = dict(w)
+    z["gamma"], z["pi"], z["beta"], z["K"], log_det = starts(
+        design, w["gamma"], w["pi"], w["beta"], w["K"]
+    )
+    return z, log_det
+
+
+def starts(design: Design, gamma, pi, beta, k):
+    """`start_and_rate` of arrays: gamma, beta (H,), pi (M - 1,), k (); and the log determinant."""
     n = min(design.n_hypotheses, design.n_believed - 1)  # the last of a full simplex has no stick
     # NumPyro's stick-breaking puts 0 at the centre of the simplex: undo it.
     offset = jnp.log(jnp.arange(design.n_believed - 1, 0, -1.0))[:n]
-    a = w["gamma"][:n]
-    b, log_slope_b = shortened(w["pi"][:n] - offset)
-    s, log_slope_s = shortened(w["beta"][:n])
+    a = gamma[:n]
+    b, log_slope_b = shortened(pi[:n] - offset)
+    s, log_slope_s = shortened(beta[:n])
     log_gamma = jnp.logaddexp(log_sigmoid(a), log_sigmoid(-a) + log_sigmoid(b))
     q = a - log_sigmoid(b)
     log_qs = log_sigmoid(q) + log_sigmoid(s)
-    z["gamma"] = w["gamma"].at[:n].set(log_gamma - log_sigmoid(-a) - log_sigmoid(-b))
-    z["pi"] = w["pi"].at[:n].set(q + log_sigmoid(-s) + offset)
-    z["beta"] = w["beta"].at[:n].set(log_qs - jnp.log(-jnp.expm1(log_qs)))
-    evidence = jax.nn.softplus(-z["beta"])  # log(gamma / beta)
-    z["K"], log_slope = rise_in_sight(design, w["K"], q + log_sigmoid(-s), evidence[:n])
-    return z, log_slope + jnp.sum(log_slope_b + log_slope_s)
+    gamma = gamma.at[:n].set(log_gamma - log_sigmoid(-a) - log_sigmoid(-b))
+    pi = pi.at[:n].set(q + log_sigmoid(-s) + offset)
+    beta = beta.at[:n].set(log_qs - jnp.log(-jnp.expm1(log_qs)))
+    evidence = jax.nn.softplus(-beta)  # log(gamma / beta)
+    log_K, log_slope = rise_in_sight(design, k, q + log_sigmoid(-s), evidence[:n])
+    return gamma, pi, beta, log_K, log_slope + jnp.sum(log_slope_b + log_slope_s)
 
 
 def shortened(u: jax.Array) -> tuple[jax.Array, jax.Array]:

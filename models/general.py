@@ -27,7 +27,7 @@ import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import Below, hypotheses, simplex
+from bayesicl.priors import Below, hypotheses, shortened, simplex, starts
 
 
 def log_odds(shots, pi, P, K):
@@ -92,10 +92,21 @@ def report(design: Design, pi, P, K):
     numpyro.deterministic("belief", jnp.exp(w - logsumexp(w, axis=-1, keepdims=True)))
 
 
+def coordinates(design: Design, w):
+    """Those of the scoring-wise law, the last of the others taken for all of them."""
+    z = dict(w)
+    last = w["_miss"][:, -1]
+    z["_hit"], z["pi"], last, z["K"], log_det = starts(design, w["_hit"], w["pi"], last, w["K"])
+    rest, log_slope = shortened(w["_miss"][:, :-1])
+    z["_miss"] = jnp.concatenate([rest, last[:, None]], axis=1)
+    return z, log_det + jnp.sum(log_slope)
+
+
 law = Law(
     "general",
     curve,
     model,
     reference="Arora et al. 2024, arXiv 2410.16531",
     formula="p_h(n) = sum_m pi_m P_hm^(K n + 1) / sum_m pi_m P_hm^(K n)",
+    coordinates=coordinates,
 )

@@ -28,7 +28,7 @@ import numpyro.distributions as dist
 from bayesicl.models import general
 
 from bayesicl.law import Design, Law
-from bayesicl.priors import Below, hypotheses, simplex
+from bayesicl.priors import Below, hypotheses, shortened, simplex
 
 
 def tie(gamma, beta):
@@ -64,10 +64,20 @@ def model(design: Design):
     return general.curve(design.shots, pi, design.per_cell(tie(gamma, beta_all)), K)
 
 
+def coordinates(design: Design, w):
+    """Of pi, gamma and beta, the tails that the data leave open are shortened."""
+    z, log_det = dict(w), 0.0
+    for name in ("pi", "gamma", "beta"):
+        z[name], log_slope = shortened(w[name])
+        log_det += jnp.sum(log_slope)
+    return z, log_det
+
+
 law = Law(
     "sampling",
     curve,
     model,
     reference="Arora et al. 2024, arXiv 2410.16531",
     formula="as general, with P_hm = gamma_h if m = h, else beta_m",
+    coordinates=coordinates,
 )
