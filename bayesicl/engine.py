@@ -107,19 +107,21 @@ class Engine:
     ) -> dict[str, Any]:
         """What follows from natural parameters, (chains, draws, ...) each.
 
-        logp: of every cell. y: a new measurement of every cell (`Noise.draw`). log_likelihood: of
-        every cell given the other fitted ones. log_prior: of every sampled site. by_cell: what the
-        law records for every cell, such as the belief.
+        logp: of every cell. y: a new measurement of every cell (`Noise.measure`).
+        log_likelihood: of every cell given the other fitted ones. log_prior: of every sampled
+        site. by_cell: what the law records for every cell, such as the belief.
         """
 
         def one(design, data, drawn, key):
             values, seen = drawn
-            return self.posterior.describe(design, data, values, key, seen)
+            return self.posterior.describe(design, data, values, seen)
 
         values = {name: values[name] for name in self.outline(design, data).shapes}
         shape = np.shape(next(iter(values.values())))[:2]
         drawn = (values, np.full(shape, seen))
-        return self._over_draws("description", one, drawn, design, data, key)
+        out = self._over_draws("description", one, drawn, design, data, random.key(0))
+        rng = np.random.default_rng(np.asarray(random.key_data(key)))
+        return out | {"y": self.noise.measure(rng, out.pop("scatter"), design, data)}
 
     def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Draws of the prior: natural parameters and deterministic values, (1, n, ...)."""

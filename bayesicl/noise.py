@@ -19,6 +19,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
@@ -86,27 +87,47 @@ class Noise:
         sd = jnp.sqrt(m.variance + m.common**2 / precision)
         return dist.Normal(mean, sd).log_prob(data["y"])
 
-    def draw(self, key, logp, sizes, design: Design, data: Arrays, *, seen=True, cut: bool = True):
-        """A new measurement of every cell, of its own size: (cells,), in [0, 1].
+    def scatter(self, logp, sizes, design: Design, data: Arrays, *, seen=True) -> dict[str, Any]:
+        """What `measure` draws new measurements of every cell from: (cells,) each.
 
         seen (bool): on the replicates of the fitted cells, of whose common shift the data tell
-        something; otherwise on new ones. cut: without it a normal may leave [0, 1], as the
-        likelihood would have it.
+        something; otherwise on new ones.
         """
         if self.moments is None:
             a, b = _beta(logp, sizes, design)
-            key_p, key_count = jax.random.split(key)
-            p = jax.random.beta(key_p, a, b)
-            return jax.random.binomial(key_count, data["total"], p) / data["total"]
+            return {"a": a, "b": b}
         m = self.moments(logp, sizes, design, data)
-        key_common, key_cell = jax.random.split(key)
-        common = jax.random.normal(key_common, (design.n_hypotheses,))
         known = _common(m, design, data)
-        again = known.pull / known.precision + common / jnp.sqrt(known.precision)
-        common = jnp.where(seen, again, common)
-        noise = jnp.sqrt(m.variance) * jax.random.normal(key_cell, jnp.shape(logp))
-        y = m.mean + m.common * design.per_cell(common) + noise
-        return jnp.clip(y, 0.0, 1.0) if cut else y
+        shift = jnp.where(seen, known.pull / known.precision, 0.0)
+        spread = jnp.where(seen, 1.0 / jnp.sqrt(known.precision), 1.0)
+        return {
+            "mean": m.mean + m.common * design.per_cell(shift),
+            "sd": jnp.sqrt(m.variance),
+            "common": m.common * design.per_cell(spread),
+        }
+
+    def measure(
+        self,
+        rng: np.random.Generator,
+        scatter: Mapping[str, np.ndarray],
+        design: Design,
+        data: Arrays,
+        *,
+        cut: bool = True,
+    ) -> np.ndarray:
+        """New measurements of every cell, of its own size: (..., cells), in [0, 1].
+
+        scatter: from `scatter`, for any number of draws: (..., cells). cut: without it a normal may
+        leave [0, 1], as the likelihood would have it. NumPy draws betas and binomials six times as
+        fast as JAX.
+        """
+        if self.moments is None:
+            total = np.asarray(data["total"]).astype(int)
+            return rng.binomial(total, rng.beta(scatter["a"], scatter["b"])) / total
+        mean, sd, load = (scatter[name] for name in ("mean", "sd", "common"))
+        common = rng.standard_normal((*mean.shape[:-1], design.n_hypotheses))
+        y = mean + load * common[..., design.hypothesis] + sd * rng.standard_normal(mean.shape)
+        return np.clip(y, 0.0, 1.0) if cut else y
 
 
 @dataclass

@@ -110,16 +110,18 @@ class Posterior:
         design: Design,
         data: Mapping,
         values: dict[str, jax.Array],
-        key: jax.Array,
         seen: Any,
     ) -> dict[str, Any]:
-        """What follows from the sampled sites' natural values; see `Engine.describe`."""
+        """What follows from the sampled sites' natural values; see `Engine.describe`.
+
+        With `scatter`, from which measurements are drawn, in the place of y.
+        """
         sites = self.sites(design, data, values)
         with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=values):
             logp, sizes = self.program(design, data)
         return {
             "logp": logp,
-            "y": self.noise.draw(key, logp, sizes, design, data, seen=seen),
+            "scatter": self.noise.scatter(logp, sizes, design, data, seen=seen),
             "log_likelihood": self.noise.cell_log_density(logp, sizes, design, data),
             "by_cell": {n: s["value"] for n, s in sites.items() if by_cell(s, design)},
             "log_prior": {

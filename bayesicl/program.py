@@ -66,16 +66,18 @@ def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.
         "in_sight": pad(cells["fitted"], False),
     }
     if study.kind == "counts":
-        # Of the binomial coefficient: constant, and dear to compute at every step.
-        count = np.round(data["y"] * data["total"])
-        data["log_choices"] = -np.log1p(data["total"]) - betaln(
-            data["total"] - count + 1, count + 1
-        )
+        data["log_choices"] = log_choices(data["y"], data["total"])
     if study.kind == "prompts":
         data |= _prompt_spread(study)
     if study.kind == "replicated counts":
         data |= _replicate_rows(study, size)
     return design, data
+
+
+def log_choices(y, total) -> np.ndarray:
+    """Log binomial coefficients: constant, and dear to compute at every step."""
+    count = np.round(y * total)
+    return -np.log1p(total) - betaln(total - count + 1, count + 1)
 
 
 def study_key(seed: int, study: Study, law: str = "") -> jax.Array:

@@ -30,7 +30,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pandas as pd
-from jax.scipy.special import betaln
 from numpyro import handlers
 from scipy import stats
 
@@ -39,7 +38,7 @@ from bayesicl.device import on_device
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.law import Design, Law
 from bayesicl.noise import NOISES, Noise, dispersion_of_cells
-from bayesicl.program import arrays, compose
+from bayesicl.program import arrays, compose, log_choices
 
 SHOTS = (0, 1, 2, 4, 8, 16, 32, 64)
 KINDS = tuple(kind for noise in NOISES.values() for kind in noise.kinds)
@@ -176,14 +175,16 @@ def simulator(
             for name, site in trace.items()
             if site["type"] in ("sample", "deterministic") and not site.get("is_observed")
         }
-        return truth, logp, sizes, measure(noise, key_measured, logp, sizes, *on)
+        scatter = noise.scatter(logp, sizes, *on, seen=False)
+        return truth, logp, sizes, scatter, spread(key_measured, sizes, *on)
 
     def one(key: jax.Array) -> Simulated:
-        truth, logp, sizes, measured = jax.tree.map(np.asarray, draw(key))
+        truth, logp, sizes, scatter, measured = jax.tree.map(np.asarray, draw(key))
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+        measured |= means(noise, rng, scatter, design, data)
         if not rows:
             return Simulated(truth, logp, design, data | measured)
         cells = study.cells.assign(p=np.exp(logp[: len(study.cells)]))
-        rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
         [again] = layout.curves(measured_rows(layout, cells, sizes, rng))
         return Simulated(truth, logp, *arrays(again, backgrounds=backgrounds))
 
@@ -200,25 +201,28 @@ def declared(study: Study, backgrounds: int) -> tuple[Design, dict[str, Any]]:
     return design, data
 
 
-def measure(
-    noise: Noise, key: jax.Array, logp, sizes: Mapping, design: Design, data: Mapping
-) -> dict[str, jax.Array]:
-    """The measurements in `data`, drawn anew from what the noise declares.
-
-    y: (cells,). row_pull, square: of replicates' deviations. log_c: (H,), of the spread of prompts.
-    """
-    key_y, key_spread = jax.random.split(key)
-    y = noise.draw(key_y, logp, sizes, design, data, seen=False, cut=False)
-    measured = {"y": jnp.where(data["fitted"], y, data["y"])}
+def means(
+    noise: Noise, rng: np.random.Generator, scatter: Mapping, design: Design, data: Mapping
+) -> dict[str, np.ndarray]:
+    """The cells' means in `data`, y (cells,), and what goes with them, drawn anew."""
+    y = noise.measure(rng, scatter, design, data, cut=False)
+    measured = {"y": np.where(data["fitted"], y, data["y"])}
     if "log_choices" in data:
-        total = data["total"]
-        count = jnp.round(measured["y"] * total)
-        measured["log_choices"] = -jnp.log1p(total) - betaln(total - count + 1, count + 1)
+        measured["log_choices"] = log_choices(measured["y"], data["total"])
+    return measured
+
+
+def spread(key: jax.Array, sizes: Mapping, design: Design, data: Mapping) -> dict[str, jax.Array]:
+    """What `data` tell of the scatter within cells, drawn anew from what the noise declares.
+
+    row_pull, square: of replicates' deviations. log_c: (H,), of the spread of prompts.
+    """
+    measured = {}
     if "log_c" in data:
-        error = data["log_c_se"] * jax.random.normal(key_spread, jnp.shape(data["log_c"]))
+        error = data["log_c_se"] * jax.random.normal(key, jnp.shape(data["log_c"]))
         measured["log_c"] = jnp.log(sizes["c"]) + error
     if "row_items" in data:
-        measured |= _deviations(key_spread, sizes, design, data)
+        measured |= _deviations(key, sizes, design, data)
     return measured
 
 

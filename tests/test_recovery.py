@@ -148,9 +148,9 @@ def test_a_law_without_its_jacobian_is_caught(law, tmp_path):
 class _Understated(Noise):
     """Measurements scatter five times as much as the density says."""
 
-    def draw(self, key, logp, sizes, design, data, **how):
+    def scatter(self, logp, sizes, design, data, **how):
         loud = {**data, "se": 5 * data["se"]}
-        return super().draw(key, logp, sizes, design, loud, **how)
+        return super().scatter(logp, sizes, design, loud, **how)
 
 
 def test_a_noise_that_understates_is_caught(law, monkeypatch):

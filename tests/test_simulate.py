@@ -11,7 +11,15 @@ from numpyro.infer.util import log_density
 from bayesicl.errors import InputError
 from bayesicl.law import load_law
 from bayesicl.noise import load_noise
-from bayesicl.simulate import KINDS, Layout, declared, measure, measured_rows, simulator
+from bayesicl.simulate import (
+    KINDS,
+    Layout,
+    declared,
+    means,
+    measured_rows,
+    simulator,
+    spread,
+)
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -85,13 +93,18 @@ def test_what_is_declared_is_what_the_likelihood_says(kind):
     def prior(parameters):
         return log_density(noise.model, (design, silent(data)), {}, parameters[1])[0]
 
+    n = 2_000 if kind == "counts" else 20_000
+    scatter = noise.scatter(logp, sizes, design, data, seen=False)
+    many = {name: np.broadcast_to(x, (n, *logp.shape)) for name, x in scatter.items()}
+    drawn = means(noise, np.random.default_rng(2), many, design, data)
+
     @jax.jit
     @jax.vmap
-    def score(key):
-        drawn = data | measure(noise, key, logp, sizes, design, data)
+    def score(key, drawn):
+        drawn = data | drawn | spread(key, sizes, design, data)
         return jax.grad(density)((logp, sizes), drawn)
 
-    scores = score(jax.random.split(jax.random.key(2), 2_000 if kind == "counts" else 20_000))
+    scores = score(jax.random.split(jax.random.key(2), n), drawn)
     of_prior = jax.grad(prior)((logp, sizes))
     assert jax.tree.structure(scores) == jax.tree.structure(of_prior)
     for x, less in zip(jax.tree.leaves(scores), jax.tree.leaves(of_prior), strict=True):
