@@ -138,7 +138,7 @@ class Engine:
 
     def _gradient(self, many):
         """Potential and gradient at a flat q, and how to unravel q: {site: (shape, slice)}."""
-        design, data = jax.tree.map(lambda x: x[0], many)
+        design, data = jax.tree.map(lambda x: np.asarray(x)[0], many)  # JAX's slices are slow
         places, begin = {}, 0
         for name, shape in sorted(self.outline(design, data).shapes.items()):
             size = int(np.prod(shape))
