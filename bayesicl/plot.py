@@ -191,7 +191,7 @@ def _mean_curve(ax: Axes, mean: xr.DataArray, h: int, name: str) -> None:
 
 def _measured(ax: Axes, cells: pd.DataFrame, h: int, name: str) -> None:
     """Cells with bars of one standard error, cut at 0 and 1; held-out ones are hollow."""
-    size = 5.0 if len(cells) <= 40 else 3.0
+    crowded = len(cells) > 40  # bars would hide the curve
     for fitted, words in ((True, "fitted"), (False, "held out")):
         own = cells["fitted"].to_numpy() == fitted
         if not own.any():
@@ -202,13 +202,13 @@ def _measured(ax: Axes, cells: pd.DataFrame, h: int, name: str) -> None:
             y,
             yerr=[np.minimum(error, y), np.minimum(error, 1 - y)],
             fmt=marker(h),
-            markersize=size,
+            markersize=3.0 if crowded else 5.0,
             markeredgewidth=0.9,
             color=colour(h),
             markerfacecolor=colour(h) if fitted else "white",
-            elinewidth=0.8,
-            alpha=1.0 if len(cells) <= 40 else 0.7,
-            zorder=3,
+            elinewidth=0.3 if crowded else 0.8,
+            alpha=0.7 if crowded else 1.0,
+            zorder=1 if crowded else 3,
             label=f"measured, {words}, {name}",
         )
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import simulate
 
-from bayesicl.cli import COMMANDS, main, parser
+from bayesicl.cli import COMMANDS, common, main, parser
 
 NAMES = [module.__name__.rpartition(".")[2] for module in COMMANDS]
 SHOTS = [0, 1, 2, 4, 8, 16]
@@ -257,15 +257,15 @@ def refused(result, words):
         (["contrast", "FITS", "--between", "variant"], ["--between", "variant=base,instruct"]),
         (["contrast", "ONE", "--between", "size=1,2"], ["--between size"]),
         (["contrast", "ONE", "--between", "model=,b"], ["--between", "two different values"]),
-        (["plot", "FITS", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["plot", "FITS", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["plot", "ONE", "--out", "new", "--kind", "belief"], ["no belief"]),
         (["plot", "ONE", "--out", "new", "--kind", "pie"], ["--kind", "pie"]),
         (["plot", "ONE", "--out", "new", "--shots", "0"], ["--shots", "between 1 and"]),
-        (["fit", "TABLE", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["fit", "TABLE", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["fit", "TABLE"], ["--out"]),
         (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),
         (["laws", "hill"], ["unknown law"]),
-        (["demo", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["demo", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["check", "power", "--out", "FILE"], ["--out", "cannot be written"]),
         (["check", "power", "--out", ""], ["--out must name a folder"]),
         (["check", "hill", "--out", "new"], ["unknown law 'hill'"]),
@@ -554,3 +554,11 @@ def test_bundled_table():
     assert len(curves) == 12
     assert sum(len(study.hypotheses) for study in curves) == 16
     assert data.path().stat().st_size < 250_000
+
+
+def test_long_work_is_told_of_without_a_terminal(capsys, monkeypatch):
+    for quiet, told in ((15.0, ""), (-1.0, "bayesicl: leaving out cell 3\n")):
+        monkeypatch.setattr(common, "QUIET", quiet)
+        with common.status() as show:
+            show("leaving out cell 3")
+        assert capsys.readouterr().err == told

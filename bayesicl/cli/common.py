@@ -5,6 +5,7 @@ import json
 import math
 import re
 import sys
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from bayesicl.curves import Curves
 
 Parser = argparse.ArgumentParser
+QUIET = 15.0  # seconds between lines about long work, where there is no terminal
 
 
 def say(text: str) -> None:
@@ -228,11 +230,24 @@ def named(tree: "xr.DataTree", frame: "pd.DataFrame") -> "pd.DataFrame":
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows what is being done, on one line that is wiped in the end."""
+    """Give a function that shows what is being done, on one line that is wiped in the end.
+
+    Where there is no terminal it says so in a line, once in QUIET seconds.
+    """
     from tqdm import tqdm
 
     with tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=None) as bar:
-        yield bar.set_description_str
+        last = time.monotonic()
+
+        def show(what: str) -> None:
+            nonlocal last
+            if not bar.disable:
+                bar.set_description_str(what)
+            elif time.monotonic() - last > QUIET:
+                say(what)
+                last = time.monotonic()
+
+        yield show
 
 
 # -- failures -------------------------------------------------------------------------------------
@@ -275,6 +290,8 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
     if not str(path):
         raise InputError(f"{option} must name a folder, got nothing")
     folder = Path(path)
+    if folder.is_file():
+        raise InputError(f"{option} {folder}: is a file; name a folder, new or old")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
