@@ -14,13 +14,13 @@ if TYPE_CHECKING:
     from bayesicl.contrast import contrast
     from bayesicl.curves import Curves, read_curves
     from bayesicl.diagnose import diagnose
-    from bayesicl.engine import Settings
     from bayesicl.errors import CurveWarning, InputError
     from bayesicl.files import load, save
     from bayesicl.fit import fit
     from bayesicl.forecast import bands, predict, reach
     from bayesicl.law import Law, laws, load_law
     from bayesicl.score import score, score_cells
+    from bayesicl.settings import Settings
     from bayesicl.summary import summarise
 
     __version__: str
@@ -71,13 +71,13 @@ _MODULES = {
     "contrast": ("contrast",),
     "curves": ("Curves", "read_curves"),
     "diagnose": ("diagnose",),
-    "engine": ("Settings",),
     "errors": ("CurveWarning", "InputError"),
     "files": ("load", "save"),
     "fit": ("fit",),
     "forecast": ("bands", "predict", "reach"),
     "law": ("Law", "laws", "load_law"),
     "score": ("score", "score_cells"),
+    "settings": ("Settings",),
     "summary": ("summarise",),
 }
 _HOME = {name: module for module, names in _MODULES.items() for name in names}

@@ -19,7 +19,7 @@ import numpy as np
 from bayesicl.code import code_hash
 from bayesicl.curves import Study
 from bayesicl.device import precision
-from bayesicl.engine import Engine, Settings
+from bayesicl.engine import Engine
 from bayesicl.errors import InputError
 from bayesicl.identify import elements
 from bayesicl.labels import Labels
@@ -28,6 +28,7 @@ from bayesicl.noise import Noise, load_noise
 from bayesicl.plan import plan
 from bayesicl.ranks import RANKED, Calibration, Ranked, calibration
 from bayesicl.retry import attempts, first_that_passes
+from bayesicl.settings import Settings
 from bayesicl.simulate import Layout, declared, simulator
 from bayesicl.writing import in_one_step
 

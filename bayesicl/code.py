@@ -8,8 +8,8 @@ from bayesicl.law import laws
 
 SHARED = (
     "law", "priors", "noise", "special", "program", "posterior", "device", "lanes", "strides",
-    "nuts", "warmup", "jumps", "chains", "draws", "engine", "retry", "convergence", "diagnose",
-    "labels", "identify", "summary",
+    "nuts", "warmup", "jumps", "chains", "draws", "settings", "engine", "retry", "convergence",
+    "diagnose", "labels", "identify", "summary",
 )  # fmt: skip
 
 

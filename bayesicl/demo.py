@@ -19,10 +19,10 @@ from bayesicl.cli.tables import write_table
 from bayesicl.compare import compare
 from bayesicl.contrast import contrast, verdict
 from bayesicl.curves import Curves, read_curves
-from bayesicl.engine import Settings
 from bayesicl.files import load
 from bayesicl.plot import plot_comparison, save_figure
 from bayesicl.score import score, score_cells
+from bayesicl.settings import Settings
 from bayesicl.summary import summarise
 from bayesicl.tree import label, law_label, study_of
 

@@ -8,7 +8,6 @@ on its key, its data and the padded shape alone. On a GPU all chains of many stu
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -23,42 +22,15 @@ from bayesicl.chains import Chains, State, chains_of, diverging, flat, join, mov
 from bayesicl.code import code_hash
 from bayesicl.device import on_device, precision
 from bayesicl.draws import over_draws
-from bayesicl.errors import InputError
 from bayesicl.jumps import mixture_about
 from bayesicl.lanes import Chance, Point, stand, with_step
 from bayesicl.law import Design, Law, laws
 from bayesicl.noise import NOISES, Noise
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
+from bayesicl.settings import Settings
 
-MANY = 8  # parameters: beyond, posteriors are bent enough for smaller steps to pay
 GROUP = 1  # chains that a thread advances together on CPU; draws depend on it, not on threads
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to sample. chains, warmup, draws: counts.
-
-    target_accept: in (0, 1), the mean acceptance probability of steps in one leapfrog; those that
-    must be split count as 0. With more than MANY parameters twice as few are to be rejected.
-    """
-
-    chains: int = 4
-    warmup: int = 500
-    draws: int = 1000
-    target_accept: float = 0.85
-    max_tree_depth: int = 10
-
-    def __post_init__(self):
-        """Raise InputError where a setting makes no sense."""
-        for name in ("chains", "warmup", "draws"):
-            if getattr(self, name) < (2 if name == "chains" else 50):
-                raise InputError(
-                    f"{name} must be at least {2 if name == 'chains' else 50}, "
-                    f"got {getattr(self, name)}"
-                )
-        if not 0 < self.target_accept < 1:
-            raise InputError(f"target_accept must lie in (0, 1), got {self.target_accept}")
 
 
 class Engine:
@@ -120,7 +92,8 @@ class Engine:
         shape = np.shape(next(iter(values.values())))[:2]
         drawn = (values, np.full(shape, seen))
         out = self._over_draws("description", one, drawn, design, data, random.key(0))
-        rng = np.random.default_rng(np.asarray(random.key_data(key)))
+        # Folded, so that it is nobody else's stream: NumPy takes key 0 for seed 0.
+        rng = np.random.default_rng(np.asarray(random.key_data(random.fold_in(key, 1))))
         return out | {"y": self.noise.measure(rng, out.pop("scatter"), design, data)}
 
     def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
@@ -193,7 +166,8 @@ class Engine:
         after: begin there, and find a step size for the target alone.
         """
         key, many = jnp.stack(keys), stacked(studies)
-        target = np.full(len(keys), target_accept or self._target(many))
+        first = self.settings.target_of(self._gradient(many)[2])
+        target = np.full(len(keys), max(first, target_accept or 0.0))
         if after is None:
             state, windows = self._start(key, many), warmup.WINDOWS
         else:
@@ -209,11 +183,6 @@ class Engine:
                 q = record[:, :, n // 3 :, : -len(nuts.STATISTICS)]
                 state = moving_by(state, q, pooled=pooled)
         return self._draw(state, key, many)
-
-    def _target(self, many) -> float:
-        """The acceptance to begin with."""
-        asked, d = self.settings.target_accept, self._gradient(many)[2]
-        return 1.0 - (1.0 - asked) / 2.0 if d > MANY else asked
 
     def _draw(self, state: State, key, many) -> list[Chains]:
         state, record = self._advance(state, self.settings.draws, key, -1, None, many)
@@ -270,13 +239,13 @@ class Engine:
             (lanes, np.int32(n), (key, np.int32(call), np.int32(g)), *moves, many)
             for g, lanes in enumerate(state.groups)
         ]
-        sampler = self.compiled("sampler", advance, *args[0])
+        samplers = [self.compiled("sampler", advance, *own) for own in args]
 
-        def run(args):
+        def run(sampler, args):
             with precision(self.device):  # JAX's settings belong to the thread
                 return jax.block_until_ready(sampler(*args))
 
-        groups, records = zip(*self._threads.map(run, args), strict=True)
+        groups, records = zip(*self._threads.map(run, samplers, args), strict=True)
         record = np.concatenate([np.asarray(x)[:, :, :n] for x in records], axis=1)
         return state._replace(groups=groups), record
 

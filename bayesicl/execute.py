@@ -20,11 +20,11 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-from bayesicl.engine import Settings
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.fit import Fitter
 from bayesicl.plan import Task
 from bayesicl.retry import Progress
+from bayesicl.settings import Settings
 from bayesicl.store import Store
 
 MANY = 20  # fits, for which it is worth while to start processes

@@ -21,13 +21,14 @@ from bayesicl.chains import Chains
 from bayesicl.code import code_hash
 from bayesicl.curves import Curves, Study
 from bayesicl.device import precision
-from bayesicl.engine import Engine, Settings
+from bayesicl.engine import Engine
 from bayesicl.errors import CurveWarning
 from bayesicl.labels import Labels, Priors, to_tree
 from bayesicl.law import Law
 from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
+from bayesicl.settings import Settings
 from bayesicl.summary import missed, record
 from bayesicl.tree import FORMAT, content_key
 

@@ -123,7 +123,9 @@ class Noise:
         """
         if self.moments is None:
             total = np.asarray(data["total"]).astype(int)
-            return rng.binomial(total, rng.beta(scatter["a"], scatter["b"])) / total
+            p = rng.beta(scatter["a"], scatter["b"])
+            known = np.isfinite(p)  # one cell of one draw that overflows is no reason to stop
+            return np.where(known, rng.binomial(total, np.where(known, p, 0.0)) / total, np.nan)
         mean, sd, load = (scatter[name] for name in ("mean", "sd", "common"))
         common = rng.standard_normal((*mean.shape[:-1], design.n_hypotheses))
         y = mean + load * common[..., design.hypothesis] + sd * rng.standard_normal(mean.shape)

@@ -9,7 +9,8 @@ so that is all there is to compile. A step takes more leapfrogs where one is not
 
 Momenta are standard normal in whitened coordinates: with S = L L' the estimated covariance of the
 posterior in sampling coordinates q, velocities are L r, which is NUTS with the dense mass matrix
-S^-1. Pure functions of one lane; `advance` maps them over lanes (studies, chains).
+S^-1. Pure functions of one lane; `advance` maps them over lanes (studies, chains), but for a lane
+alone: unmapped, a branch that is not taken costs nothing.
 """
 
 from collections.abc import Callable
@@ -78,11 +79,10 @@ def _tick(
     grow = lambda lane: _grow(lane, new, r, luck.bits[lane.i], u_leaf, u_merge)  # noqa: E731
     if mixture is None:
         lane, stops = grow(lane)
-        over = stops
     else:
-        land = lambda lane: _land(lane, new, luck.jump_log_density, mixture, u_merge)  # noqa: E731
+        yes = jnp.asarray(True)
+        land = lambda lane: (_land(lane, new, luck.jump_log_density, mixture, u_merge), yes)  # noqa: E731
         lane, stops = lax.cond(lane.jumping > 0, land, grow, lane)
-        over = lane.jumping == JUMPS
     rate = lane.accepted / lane.tried
     chosen = lane.tree.proposal
     how = [lane.diverged, lane.no_way_back, lane.n_steps, lane.depth]
@@ -98,8 +98,11 @@ def _tick(
         at = lane.at._replace(q=luck.jump[lane.i, lane.jumping])
         return lane._replace(at=at, jumping=lane.jumping + 1)
 
-    go_on = begin if mixture is None else lambda lane: lax.cond(over, begin, jump, lane)
-    return lax.cond(stops, go_on, lambda lane: lane, lane), row
+    def go_on(lane: Lane) -> Lane:
+        return lax.cond(lane.jumping == JUMPS, begin, jump, lane)
+
+    after = begin if mixture is None else go_on
+    return lax.cond(stops, after, lambda lane: lane, lane), row
 
 
 def _grow(lane: Lane, new: Point, r, bits, u_leaf, u_merge) -> tuple[Lane, Any]:
@@ -171,8 +174,8 @@ def _join(lane: Lane, bits, u_merge) -> tuple[Lane, Any]:
     return lane, done
 
 
-def _land(lane: Lane, new: Point, log_density, mixture: Mixture, u) -> tuple[Lane, Any]:
-    """A chain that has jumped to `new` stays there or does not; it stops either way.
+def _land(lane: Lane, new: Point, log_density, mixture: Mixture, u) -> Lane:
+    """A chain that has jumped to `new` stays there, or goes back to where it was.
 
     Every trajectory is followed by JUMPS Metropolis proposals drawn from `mixture`. NUTS is slow
     along bent ridges and does not cross from one mode to another; an independence proposal does
@@ -184,7 +187,7 @@ def _land(lane: Lane, new: Point, log_density, mixture: Mixture, u) -> tuple[Lan
     log_ratio = here.potential - new.potential - log_density[lane.i, lane.jumping - 1]
     accept = jnp.log(u) < log_ratio + mixture.log_density(here.q)
     proposal = choose(accept, new, here)
-    return lane._replace(tree=lane.tree._replace(proposal=proposal)), jnp.asarray(True)
+    return lane._replace(tree=lane.tree._replace(proposal=proposal))
 
 
 def _adapt(step: StepSize, shortfall) -> StepSize:

@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from bayesicl.engine import Engine, Settings
+from bayesicl.engine import Engine
 from bayesicl.law import Law
 from bayesicl.noise import NOISES
+from bayesicl.settings import Settings
 from bayesicl.tree import law_of
 
 

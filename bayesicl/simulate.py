@@ -181,8 +181,8 @@ def simulator(
     def one(key: jax.Array) -> Simulated:
         truth, logp, sizes, scatter, measured = jax.tree.map(np.asarray, draw(key))
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
-        measured |= means(noise, rng, scatter, design, data)
         if not rows:
+            measured |= means(noise, rng, scatter, design, data)
             return Simulated(truth, logp, design, data | measured)
         cells = study.cells.assign(p=np.exp(logp[: len(study.cells)]))
         [again] = layout.curves(measured_rows(layout, cells, sizes, rng))

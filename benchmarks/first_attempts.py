@@ -11,10 +11,11 @@ import pandas as pd
 
 from bayesicl.device import precision
 from bayesicl.diagnose import diagnose
-from bayesicl.engine import Engine, Settings
+from bayesicl.engine import Engine
 from bayesicl.labels import Labels
 from bayesicl.law import load_law
 from bayesicl.noise import load_noise
+from bayesicl.settings import Settings
 from bayesicl.simulate import KINDS, Layout, declared, simulator
 
 

@@ -24,12 +24,13 @@ from scipy.stats import norm
 from bayesicl import read_curves
 from bayesicl.device import on_device, precision
 from bayesicl.diagnose import diagnose
-from bayesicl.engine import Engine, Settings
+from bayesicl.engine import Engine
 from bayesicl.errors import CurveWarning
 from bayesicl.fit import fits
 from bayesicl.labels import Labels
 from bayesicl.plan import plan
 from bayesicl.program import arrays, compose, study_key
+from bayesicl.settings import Settings
 
 SOURCES = {"measured_small_llms.csv": "nll", "long_context_icl.csv": None}
 QUANTILES = (0.05, 0.5, 0.95)

@@ -93,7 +93,7 @@ def report(design: Design, pi, P, K):
 
 
 def coordinates(design: Design, w):
-    """Those of the scoring-wise law, the last of the others taken for all of them."""
+    """Those of the scoring-wise law, the last miss as beta; the others' tails are shortened."""
     z = dict(w)
     last = w["_miss"][:, -1]
     z["_hit"], z["pi"], last, z["K"], log_det = starts(design, w["_hit"], w["pi"], last, w["K"])

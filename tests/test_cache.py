@@ -17,11 +17,12 @@ import bayesicl
 from bayesicl.cache import Programs, _tidy, folder
 from bayesicl.code import SHARED
 from bayesicl.device import precision
-from bayesicl.engine import Engine, Settings
+from bayesicl.engine import Engine
 from bayesicl.lanes import Point
 from bayesicl.law import load_law
 from bayesicl.noise import NOISES
 from bayesicl.program import arrays
+from bayesicl.settings import Settings
 from bayesicl.simulate import Layout
 
 

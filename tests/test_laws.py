@@ -27,10 +27,11 @@ from scipy.special import expit, log_expit, logit
 
 from bayesicl import priors
 from bayesicl.device import on_device
-from bayesicl.engine import Engine, Settings
+from bayesicl.engine import Engine
 from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, LAWS, Design, Law, laws, load_law
 from bayesicl.noise import NOISES
+from bayesicl.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("x64")
 

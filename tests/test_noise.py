@@ -249,6 +249,15 @@ def test_draws_have_the_claimed_moments(name, seen):
             assert abs(product.mean() - correlation[i, j]) < 4.5 * product.std() / np.sqrt(n)
 
 
+def test_a_cell_without_a_probability_is_nan_and_no_other():
+    design, data, logp = case()
+    noise = NOISES["beta-binomial"]
+    scatter = hurried(noise.scatter)(np.where(np.arange(12) == 3, np.nan, logp),
+                                     sizes_of("beta-binomial"), design, data)  # fmt: skip
+    y = noise.measure(np.random.default_rng(0), jax.tree.map(np.asarray, scatter), design, data)
+    np.testing.assert_array_equal(np.isnan(y), np.arange(12) == 3)
+
+
 def load_squared(design, data, p):
     tau = np.array(SIZES["replicates"]["replicate_sd"])[design.hypothesis]
     return tau**2 * shrunk_variance("replicates", data, p) / data["replicates"]

@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import pytest
-from jax.scipy.special import logsumexp
+import scipy.stats
 from numpyro.infer import MCMC, NUTS
 
 from bayesicl import lanes as lane
 from bayesicl import nuts, strides, warmup
 from bayesicl.device import precision
-from bayesicl.jumps import mixture_of
+from bayesicl.jumps import FREEDOM, mixture_about, mixture_of
 from bayesicl.special import two_uniforms
 
 pytestmark = pytest.mark.usefixtures("x64")
@@ -37,7 +37,7 @@ def sample(potential, starts, n=1000, *, log_step=-0.5, chol=None, mixture=None,
     lanes = lane.with_step(lanes, jnp.full((studies, chains), log_step))
     chol = jnp.broadcast_to(jnp.eye(d) if chol is None else jnp.asarray(chol), (studies, d, d))
     if mixture is not None:
-        mixture = jax.tree.map(lambda x: jnp.asarray(x)[None], mixture)
+        mixture = jax.tree.map(lambda x: jnp.broadcast_to(x, (studies, *x.shape)), mixture)
     run = jax.jit(partial(nuts.advance, fn=fn))
     chance = lane.Chance(jnp.full(studies, 0.8), jnp.full(studies, False))
     parts = []
@@ -117,6 +117,24 @@ def test_chains_do_not_depend_on_company():
     assert stats["n_steps"][0].mean() > 5 * stats["n_steps"][1].mean()
     alone, _, _ = sample(potential, starts[:1], 600, log_step=-4.0)
     np.testing.assert_array_equal(both[0], alone[0])
+
+
+@pytest.mark.parametrize("jumps", [False, True])
+def test_a_lane_alone_goes_where_it_goes_among_others(jumps, rng):
+    """Unmapped, with branches instead of choices: until rounding has grown into other paths."""
+    mixture = mixture_of(rng.standard_normal((4, 100, 2))) if jumps else None
+    starts = rng.normal(size=(2, 1, 2))
+    both, among, _ = sample(steep_study, starts, 15, mixture=mixture)
+    alone, own, _ = sample(steep_study, starts[:1], 15, mixture=mixture)
+    assert len(np.unique(alone[0, 0], axis=0)) > 8
+    np.testing.assert_allclose(alone, both[:1], rtol=0, atol=1e-8)
+    for name in ("n_steps", "tree_depth", "diverging", "no_way_back"):
+        np.testing.assert_array_equal(own[name], among[name][:1])
+    assert own["n_steps"].max() > 2.0 ** own["tree_depth"].max(), "no stride was split"
+
+
+def steep_study(data, q):
+    return steep(q)
 
 
 def test_many_lanes_record_what_few_do(rng):
@@ -262,6 +280,8 @@ def test_a_stride_is_what_its_definition_says(rng):
             new_r = at_r - 0.5 * step * chol.T @ new.gradient
             before = stride
             at, at_r, stride, lands, no_way_back, diverges = onward(stride, new, new_r)
+            at_once = strides.lands_at_once(before, new, new_r)
+            assert at_once == (lands and before.level == 0)
             if lands:
                 found = int(before.level)
                 np.testing.assert_allclose(at.q, end_q, rtol=1e-9, atol=1e-9)
@@ -381,17 +401,27 @@ def test_jumps_find_the_weights_of_modes():
     np.testing.assert_allclose(stats["lp"][0, :, -1], -energy, rtol=1e-12)
 
 
-def test_density_of_jumps(rng):
-    """Draws of a mixture have the density that it claims."""
-    mixture = mixture_of(rng.standard_normal((4, 300, 1)) + np.array([0, 0, 5, 5])[:, None, None])
-    mixture = jax.tree.map(jnp.asarray, mixture)
-    q, log_density = mixture.draw(jax.random.key(0), (40_000,))
-    grid = np.linspace(-60, 60, 24_001)[:, None]
-    log_grid = jax.vmap(mixture.log_density)(grid)
-    total = logsumexp(log_grid) + np.log(grid[1, 0] - grid[0, 0])
-    share = np.exp(log_grid[(grid[:, 0] > 2) & (grid[:, 0] < 5)] - total).sum() * 0.005
-    assert ((q[:, 0] > 2) & (q[:, 0] < 5)).mean() == pytest.approx(share, abs=0.01)
-    np.testing.assert_allclose(log_density, jax.vmap(mixture.log_density)(q), rtol=1e-9)
+def test_jumps_have_the_density_that_they_claim(rng):
+    """Of one component, a multivariate t: its radius and its peak; of several, their mixture."""
+    d, n = 3, 100_000
+    one = mixture_about(rng.standard_normal((1, d)), np.linalg.cholesky(COV))
+    q, log_density = map(np.asarray, jax.tree.map(jnp.asarray, one).draw(jax.random.key(0), (n,)))
+    t = scipy.stats.multivariate_t(one.mean[0], COV, df=FREEDOM)
+    gap = t.logpdf(q) - log_density
+    np.testing.assert_allclose(gap, gap[0], rtol=0, atol=1e-9)
+    radius = np.sum(np.linalg.solve(np.linalg.cholesky(COV), (q - one.mean[0]).T) ** 2, 0) / d
+    assert scipy.stats.kstest(radius, scipy.stats.f(d, FREEDOM).cdf).pvalue > 1e-4
+
+    apart = np.array([0.0, 0.0, 5.0, 5.0])[:, None, None]
+    several = jax.tree.map(jnp.asarray, mixture_of(rng.standard_normal((4, 300, 1)) + apart))
+    q, log_density = map(np.asarray, several.draw(jax.random.key(1), (n,)))
+    weight, scale = np.exp(several.log_weight), np.asarray(several.chol)[:, 0, 0]
+    z = (np.sort(q[:, 0])[:, None] - np.asarray(several.mean)[:, 0]) / scale
+    below = np.sum(weight * scipy.stats.t(FREEDOM).cdf(z), axis=1)
+    assert np.abs(below - (np.arange(n) + 0.5) / n).max() < 2.2 / np.sqrt(n)  # p = 1e-4
+    true = np.log(np.sum(weight / scale * scipy.stats.t(FREEDOM).pdf(z), axis=1))
+    gap = true - log_density[np.argsort(q[:, 0])]
+    np.testing.assert_allclose(gap, gap[0], rtol=0, atol=1e-9)
 
 
 def test_float32_is_sampled_as_well():

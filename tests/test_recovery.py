@@ -17,11 +17,11 @@ import simulate
 
 from bayesicl.calibrate import Check, calibrate
 from bayesicl.device import precision
-from bayesicl.engine import Settings
 from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, LAWS, load_law
 from bayesicl.noise import NOISES, Noise
 from bayesicl.ranks import RANKED, Calibration, Ranked, calibration, ranks_of
+from bayesicl.settings import Settings
 from bayesicl.simulate import KINDS, Layout
 from bayesicl.uniformity import p_value
 

@@ -93,7 +93,7 @@ def test_what_is_declared_is_what_the_likelihood_says(kind):
     def prior(parameters):
         return log_density(noise.model, (design, silent(data)), {}, parameters[1])[0]
 
-    n = 2_000 if kind == "counts" else 20_000
+    n = 20_000
     scatter = noise.scatter(logp, sizes, design, data, seen=False)
     many = {name: np.broadcast_to(x, (n, *logp.shape)) for name, x in scatter.items()}
     drawn = means(noise, np.random.default_rng(2), many, design, data)

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from bayesicl.curves import Curves
-    from bayesicl.engine import Settings
     from bayesicl.execute import Job
     from bayesicl.law import Law
     from bayesicl.plan import Task
+    from bayesicl.settings import Settings
 
 MANY = 200  # fits: of more, only those that did not pass are shown
 
@@ -92,7 +92,7 @@ def _parameters(rows: Sequence[Row]) -> "Iterator[pd.DataFrame]":
 
 def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
     """Fit and save as the options ask, in the order of studies and laws."""
-    from bayesicl.engine import Settings
+    from bayesicl.settings import Settings
 
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
     return fit_and_save(
