@@ -6,6 +6,7 @@ tables to that folder, and go on from what they find there.
 """
 
 import os
+import re
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -160,7 +161,8 @@ def test_a_noise_that_understates_is_caught(law, monkeypatch):
     found = calibrate(law, Layout("given se", total=500), simulations=15, settings=SHORT)
     assert found.calibrated is False
     assert set(found.strays) >= {"a", "b"}
-    assert "a: 50 % intervals are too narrow" in found.verdict
+    for name in ("a", "b"):  # of so few studies estimates may seem too high or low as well
+        assert re.search(rf"^{name}: .*50 % intervals are too narrow", found.verdict, re.MULTILINE)
 
 
 def of_normals(n, quantities=3, twin=False):
