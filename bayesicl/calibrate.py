@@ -181,6 +181,8 @@ def _place(folder: str | Path, name: str) -> Path:
     if not str(folder):
         raise InputError("--out must name a folder, got nothing")
     place = Path(folder, name)
+    if Path(folder).is_file():
+        raise InputError(f"--out {folder}: is a file; name a folder, new or old")
     try:
         place.mkdir(parents=True, exist_ok=True)
     except OSError as error:

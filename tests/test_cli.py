@@ -266,7 +266,7 @@ def refused(result, words):
         (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),
         (["laws", "hill"], ["unknown law"]),
         (["demo", "--out", "FILE"], ["--out", "is a file; name a folder"]),
-        (["check", "power", "--out", "FILE"], ["--out", "cannot be written"]),
+        (["check", "power", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["check", "power", "--out", ""], ["--out must name a folder"]),
         (["check", "hill", "--out", "new"], ["unknown law 'hill'"]),
         (["check", "FILE", "--out", "new"], ["unknown law"]),

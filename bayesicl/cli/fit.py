@@ -70,7 +70,7 @@ class Row:
     """What is kept of a fit while others are made. number: of its task. path: where it was saved.
 
     gates: how it went, in one row. complaint: why it is not to be relied on. failure: why there is
-    none; each is "" where all is well.
+    none. remarks: what is odd about its data. Each is "" where all is well.
     """
 
     number: int
@@ -78,6 +78,7 @@ class Row:
     gates: dict[str, Any]
     complaint: str = ""
     failure: str = ""
+    remarks: str = ""
 
 
 def _parameters(rows: Sequence[Row]) -> "Iterator[pd.DataFrame]":
@@ -87,7 +88,8 @@ def _parameters(rows: Sequence[Row]) -> "Iterator[pd.DataFrame]":
     for row in rows:
         table, head = read_summary(row.path), {k: row.gates[k] for k in ("study", "law")}
         names = [*head, *table.columns, "passed"]
-        yield table.assign(**head, passed=row.gates["passed"]).loc[:, names]
+        whole = table.assign(**head, passed=row.gates["passed"]).loc[:, names]
+        yield whole.assign(missed_cells=row.gates["missed_cells"], warnings=row.remarks)
 
 
 def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
@@ -195,12 +197,16 @@ def fit_and_save(
             told(rows[number], f"{outcome.seconds:.1f} s")
     if kept:
         common.say(f"{kept} of {len(tasks)} fits were finished before and are kept")
+    odd = sum(bool(row.remarks) for row in rows.values())
+    if odd and len(tasks) > 1:
+        common.say(f"{odd} of {len(tasks)} fits have warnings: see that column of the summary")
     return [rows[number] for number in sorted(rows)]
 
 
 def _made(number: int, path: Path, task: "Task", attrs: Mapping[str, Any]) -> Row:
     gates = gate_row(task.study.label, attrs)
-    return Row(number, path, gates, common.unreliable(task.study.label, attrs))
+    remarks = "; ".join(json.loads(attrs["warnings"]))
+    return Row(number, path, gates, common.unreliable(task.study.label, attrs), remarks=remarks)
 
 
 def warn(attrs: Mapping[str, Any]) -> None:
@@ -227,5 +233,6 @@ def gate_row(study: str, attrs: Mapping[Any, Any]) -> dict[str, Any]:
         "ess_tail": checks["ess_tail"],
         "divergences": checks["divergences"],
         "missed_cells": int(attrs["missed_cells"]),
+        "warnings": len(json.loads(attrs["warnings"])),
         "fitted": float(attrs["fitted"]),
     }
