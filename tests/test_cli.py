@@ -347,6 +347,22 @@ def test_fit_writes_fits_and_summary(fitted):
     assert not list(fitted.glob(".*"))
 
 
+def test_summary_of_all_fits_tells_what_is_odd(tmp_path, capsys):
+    """Wide scatter may swallow a fall, and gates and missed cells then say nothing."""
+    steps = {"falls": [90, 90, 90, 90, 20, 20, 20, 20], "rises": [10, 20, 30, 40, 50, 55, 60, 60]}
+    rows = [(task, n, y, 100) for task, curve in steps.items() for n, y in enumerate(curve)]
+    table = pd.DataFrame(rows, columns=["task", "shots", "correct", "total"])
+    table.to_csv(tmp_path / "steps.csv", index=False)
+    short = ["--law", "power", "--chains", "2", "--warmup", "50", "--draws", "50"]
+    run(capsys, "fit", tmp_path / "steps.csv", "--out", tmp_path / "fits", *short)
+    _, _, err = run(capsys, "fit", tmp_path / "steps.csv", "--out", tmp_path / "fits", *short)
+    assert "1 of 2 fits have warnings" in err
+    found = pd.read_csv(tmp_path / "fits" / "summary.csv").set_index("study")
+    assert found.loc["falls", "warnings"].str.contains("law power cannot fall").all()
+    assert found.loc["rises", "warnings"].isna().all()
+    assert (found["missed_cells"] >= 0).all()
+
+
 def test_rerun_keeps_what_is_finished(fitted, capsys):
     before = {path: path.stat().st_mtime_ns for path in fitted.glob("*.nc")}
     code, out, err = run(capsys, *fit_command(fitted))
