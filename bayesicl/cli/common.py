@@ -230,10 +230,7 @@ def named(tree: "xr.DataTree", frame: "pd.DataFrame") -> "pd.DataFrame":
 
 @contextmanager
 def status() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows what is being done, on one line that is wiped in the end.
-
-    Where there is no terminal it says so in a line, once in QUIET seconds.
-    """
+    """Give a function that shows what is done: on one line, or in lines QUIET seconds apart."""
     from tqdm import tqdm
 
     with tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=None) as bar:
