@@ -118,8 +118,8 @@ class Noise:
         """New measurements of every cell, of its own size: (..., cells), in [0, 1].
 
         scatter: from `scatter`, for any number of draws: (..., cells). cut: without it a normal may
-        leave [0, 1], as the likelihood would have it. NumPy draws betas and binomials six times as
-        fast as JAX.
+        leave [0, 1], as the likelihood would have it. NumPy draws betas and binomials faster than
+        JAX does.
         """
         if self.moments is None:
             total = np.asarray(data["total"]).astype(int)
