@@ -20,8 +20,13 @@ import jax.numpy as jnp
 
 from bayesicl.errors import InputError
 
-LAWS = ("general", "sampling", "scoring", "power", "bounded", "logistic")
-BAYESIAN = ("general", "sampling", "scoring")
+PAPER = ("general", "sampling", "scoring", "power", "bounded", "logistic")
+TYINGS = (
+    ("scoring", "general", "sampling"),
+    ("discounted_scoring", "discounted_general", "discounted_sampling"),
+)  # of one law; the first has the fewest parameters
+BAYESIAN = tuple(law for tyings in TYINGS for law in tyings)  # they weigh hypotheses
+LAWS = (*PAPER, *TYINGS[1])
 
 Sites = Mapping[str, Any]
 

@@ -9,7 +9,7 @@ from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
 from bayesicl.errors import InputError
-from bayesicl.law import BAYESIAN, Law, load_law
+from bayesicl.law import BAYESIAN, TYINGS, Law, load_law
 from bayesicl.noise import Noise, load_noise
 from bayesicl.program import arrays
 
@@ -84,19 +84,20 @@ def distinct(
             f"{study.label}: a Bayesian law weighs at least 2 hypotheses; with one observed "
             "hypothesis it needs a background (--backgrounds 1)"
         )
-    if H + backgrounds == 2:  # one rival: the tables of P differ in names alone
-        same = ["scoring", "general", "sampling"]
-    elif H == 1:  # a miss for each background
-        same = ["sampling", "general"]
-    else:
-        same = []
-    out: list[tuple[Law, tuple[str, ...]]] = []
+    same: dict[str, tuple[str, ...]] = {}
+    for scoring, general, sampling in TYINGS:
+        if H + backgrounds == 2:  # one rival: the tables of P differ in names alone
+            alike = (scoring, general, sampling)
+        elif H == 1:  # a miss for each background
+            alike = (sampling, general)
+        else:
+            continue
+        same |= dict.fromkeys(alike, alike)
+    out: dict[str, tuple[Law, tuple[str, ...]]] = {}
     for law in laws:
-        if law.name not in same:
-            out.append((law, ()))
-        elif not any(fitted.name == same[0] for fitted, _ in out):
-            out.append((load_law(same[0]), tuple(same[1:])))
-    return out
+        first, *others = same.get(law.name, (law.name,))
+        out.setdefault(first, (law if law.name == first else load_law(first), tuple(others)))
+    return list(out.values())
 
 
 def try_law(law: Law, study: Study, backgrounds: int) -> None:

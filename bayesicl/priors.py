@@ -1,5 +1,7 @@
 """What laws share: the simplex pi, bounded probabilities, and coordinates that the data see."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpyro
@@ -268,3 +270,31 @@ def longest(design: Design) -> jax.Array:
 def log_expm1(x: jax.Array) -> jax.Array:
     """log(exp(x) - 1) for x > 0, without overflow."""
     return x + jnp.log(-jnp.expm1(-x))
+
+
+# -- discounted evidence --------------------------------------------------------------------------
+
+
+def evidence(shots, discount):
+    """Demonstrations that count as evidence, shots^(1 - discount); slopes are finite at 0 shots."""
+    some = shots > 0
+    return jnp.where(some, jnp.exp((1.0 - discount) * jnp.log(jnp.where(some, shots, 1.0))), 0.0)
+
+
+def sample_discount() -> jax.Array:
+    """Sample the discount of a study, in (0, 1): ()."""
+    return jnp.asarray(numpyro.sample("discount", dist.Uniform(0.0, 1.0)))
+
+
+def discounted(design: Design, discount) -> Design:
+    """The design as a law sees it that counts evidence in the place of shots."""
+    return replace(design, shots=evidence(design.shots, discount))
+
+
+def of_discounted(coordinates):
+    """The coordinates of a law for its discounted form; the discount is one of its own."""
+
+    def moved(design: Design, w: Sites):
+        return coordinates(discounted(design, jax.nn.sigmoid(w["discount"])), w)
+
+    return moved
