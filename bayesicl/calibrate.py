@@ -24,7 +24,8 @@ from bayesicl.errors import InputError
 from bayesicl.identify import elements
 from bayesicl.labels import Labels
 from bayesicl.law import Law, load_law
-from bayesicl.noise import Noise, load_noise
+from bayesicl.noise import Noise
+from bayesicl.noises import load_noise
 from bayesicl.plan import plan
 from bayesicl.ranks import RANKED, Calibration, Ranked, calibration
 from bayesicl.retry import attempts, first_that_passes

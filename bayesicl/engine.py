@@ -25,7 +25,8 @@ from bayesicl.draws import over_draws
 from bayesicl.jumps import mixture_about
 from bayesicl.lanes import Chance, Point, stand, with_step
 from bayesicl.law import Design, Law, laws
-from bayesicl.noise import NOISES, Noise
+from bayesicl.noise import Noise
+from bayesicl.noises import NOISES
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 from bayesicl.settings import Settings
@@ -79,7 +80,8 @@ class Engine:
     ) -> dict[str, Any]:
         """What follows from natural parameters, (chains, draws, ...) each.
 
-        logp: of every cell. y: a new measurement of every cell (`Noise.measure`).
+        logp: the law's, of every cell. mean: the mean curve there, with the law's misfit if the
+        noise has it. y: a new measurement of every cell (`Noise.measure`).
         log_likelihood: of every cell given the other fitted ones. log_prior: of every sampled
         site. by_cell: what the law records for every cell, such as the belief.
         """
@@ -94,7 +96,8 @@ class Engine:
         out = self._over_draws("description", one, drawn, design, data, random.key(0))
         # Folded, so that it is nobody else's stream: NumPy takes key 0 for seed 0.
         rng = np.random.default_rng(np.asarray(random.key_data(random.fold_in(key, 1))))
-        return out | {"y": self.noise.measure(rng, out.pop("scatter"), design, data)}
+        mean = {"mean": np.exp(out["logp"])}
+        return out | mean | self.noise.measure(rng, out.pop("scatter"), design, data)
 
     def prior(self, key: jax.Array, n: int, design: Design, data: Mapping) -> dict[str, np.ndarray]:
         """Draws of the prior: natural parameters and deterministic values, (1, n, ...)."""

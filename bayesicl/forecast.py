@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -14,7 +15,7 @@ from bayesicl.curves import Study
 from bayesicl.device import precision
 from bayesicl.errors import InputError
 from bayesicl.law import Design, Law
-from bayesicl.program import arrays, padded_size
+from bayesicl.program import arrays
 from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import believed, study_of
 
@@ -59,26 +60,19 @@ def predict(
     H, n = len(study.hypotheses), len(grid)
     if n == 0:
         raise InputError("no shots to predict at: give at least one number")
-    design = Design(
-        shots=np.resize(np.tile(grid.astype(float), H), padded_size(H * n)),
-        hypothesis=np.resize(np.repeat(np.arange(H), n), padded_size(H * n)),
-        n_hypotheses=H,
-        backgrounds=int(tree.attrs["backgrounds"]),
-    )
     with precision():
-        _, data = arrays(study, backgrounds=design.backgrounds)
-        data |= {k: v for k, v in _typical(study, design).items() if k in data}
+        design, data, ahead = _ahead(study, grid, int(tree.attrs["backgrounds"]))
         engine = engine_of(tree, law)
         key = jax.random.key(seed)
         out = engine.describe(key, natural_values(tree), design, data, seen=False)
     dims, shape = ("chain", "draw", "hypothesis", "shots"), np.shape(out["logp"])[:2]
-    grid_of = lambda x: x[:, :, : H * n].reshape(*shape, H, n, *x.shape[3:])  # noqa: E731
-    mean, replicate = np.exp(grid_of(out["logp"])), grid_of(out["y"])
+    grid_of = lambda x: x[:, :, ahead].reshape(*shape, H, n, *x.shape[3:])  # noqa: E731
+    mean, replicate = grid_of(out["mean"]), grid_of(out["y"])
     curves = {"mean": mean, "replicate": replicate}
     if study.items == "shared":
         # Items are drawn once for a curve; p(1 - p)/items bounds what that adds.
         z = np.random.default_rng(seed).standard_normal((*shape, H, 1))
-        items = replicate + z * np.sqrt(mean * (1 - mean) / data["total"][0])
+        items = replicate + z * np.sqrt(mean * (1 - mean) / data["total"][ahead[0]])
         curves["items"] = np.clip(items, 0.0, 1.0)
     result = xr.Dataset(
         {name: (dims, value) for name, value in curves.items()},
@@ -96,23 +90,34 @@ def predict(
     return result
 
 
-_ROWS = {"row_items": 2, "row_pull": 2, "square": 1, "rows": 1, "log_unit": 1}  # axes
+def _ahead(
+    study: Study, grid: np.ndarray, backgrounds: int
+) -> tuple[Design, dict[str, np.ndarray], np.ndarray]:
+    """Arrays of the fitted cells together with unmeasured ones at every shots of the grid.
 
-
-def _typical(study: Study, design: Design) -> dict[str, np.ndarray]:
-    """Data of unmeasured cells: one replicate, as large as the fitted ones are at the median."""
-    size = np.shape(design.shots)
+    The third value tells where the unmeasured ones are, by curve and shots. They are as large as
+    the fitted ones at the median, and one replicate.
+    """
     fitted = study.cells[study.cells["fitted"]]
     middle = lambda name: float(np.nan_to_num(fitted[name].median(), nan=1.0))  # noqa: E731
-    return {name: np.zeros((1, *size)[-axes:]) for name, axes in _ROWS.items()} | {
-        "y": np.full(size, 0.5),
-        "total": np.full(size, np.round(middle("total"))),
-        "replicates": np.ones(size),
-        "se": np.full(size, middle("se")),
-        "fitted": np.zeros(size, bool),
-        "in_sight": np.zeros(size, bool),
-        "log_choices": np.zeros(size),  # of counts, which these cells do not have
-    }
+    new = pd.DataFrame(
+        {
+            "hypothesis": np.repeat(np.arange(len(study.hypotheses)), len(grid)),
+            "shots": np.tile(grid, len(study.hypotheses)),
+            "y": 0.5,
+            "total": np.round(middle("total")),
+            "replicates": 1,
+            "se": middle("se"),
+            "fitted": False,
+        }
+    )
+    both = pd.concat([fitted, new], ignore_index=True, join="inner")
+    both = both.sort_values(["hypothesis", "shots"], kind="stable", ignore_index=True)
+    # Rows tell of the noise's sizes, which are drawn already: cells alone are looked at.
+    design, data = arrays(
+        replace(study, cells=both, rows=study.rows.iloc[:0]), backgrounds=backgrounds
+    )
+    return design, data, np.flatnonzero(~both["fitted"])
 
 
 def band_names(study: Study) -> dict[str, str]:

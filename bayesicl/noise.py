@@ -23,7 +23,6 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 
-from bayesicl.errors import InputError
 from bayesicl.law import Design
 from bayesicl.priors import hypotheses
 from bayesicl.special import log_rising
@@ -45,7 +44,8 @@ class Moments:
         least = jnp.maximum(least, jnp.finfo(self.mean.dtype).eps)
         v = (self.mean + least) * (least - jnp.expm1(logp)) / (1.0 + 2.0 * least) ** 2
         self.variance = D * v
-        self.common = load * jnp.sqrt(v)
+        self.unit = jnp.sqrt(v)
+        self.common = load * self.unit
 
 
 @dataclass(frozen=True)
@@ -114,22 +114,23 @@ class Noise:
         data: Arrays,
         *,
         cut: bool = True,
-    ) -> np.ndarray:
-        """New measurements of every cell, of its own size: (..., cells), in [0, 1].
+    ) -> dict[str, np.ndarray]:
+        """New measurements y of every cell, of its own size: (..., cells), in [0, 1].
 
         scatter: from `scatter`, for any number of draws: (..., cells). cut: without it a normal may
         leave [0, 1], as the likelihood would have it. NumPy draws betas and binomials faster than
-        JAX does.
+        JAX does. Beside y, `mean`: the mean curve, where that is not the law's alone.
         """
         if self.moments is None:
             total = np.asarray(data["total"]).astype(int)
             p = rng.beta(scatter["a"], scatter["b"])
             known = np.isfinite(p)  # one cell of one draw that overflows is no reason to stop
-            return np.where(known, rng.binomial(total, np.where(known, p, 0.0)) / total, np.nan)
+            count = rng.binomial(total, np.where(known, p, 0.0))
+            return {"y": np.where(known, count / total, np.nan)}
         mean, sd, load = (scatter[name] for name in ("mean", "sd", "common"))
         common = rng.standard_normal((*mean.shape[:-1], design.n_hypotheses))
         y = mean + load * common[..., design.hypothesis] + sd * rng.standard_normal(mean.shape)
-        return np.clip(y, 0.0, 1.0) if cut else y
+        return {"y": np.clip(y, 0.0, 1.0) if cut else y}
 
 
 @dataclass
@@ -164,12 +165,20 @@ def _beta_binomial(logp, sizes, design: Design, data: Arrays):
     return data["log_choices"] + rising[0] + rising[1] - rising[2]
 
 
-def _sample_scatter(design: Design, data: Arrays):
+def sample_scatter(design: Design, data: Arrays):
+    """Of the beta-binomial: sd of its extra scatter, in units of sqrt(p (1 - p))."""
     with hypotheses(design):
         return {"scatter": numpyro.sample("scatter", dist.Beta(1.0, 9.0))}
 
 
-def _sample_c(design: Design, data: Arrays):
+def count_moments(logp, sizes, design: Design, data: Arrays):
+    """Those of the beta-binomial, as a normal."""
+    total, extra = data["total"], design.per_cell(sizes["scatter"]) ** 2
+    return Moments(logp, extra + (1.0 - extra) / total, jnp.zeros_like(logp), 0.5 / total)
+
+
+def sample_c(design: Design, data: Arrays):
+    """Of mean probabilities: variance of one prompt over p (1 - p), and what prompts tell of it."""
     with hypotheses(design):
         c = numpyro.sample("c", dist.Beta(2.0, 3.0))
     if "log_c" in data:
@@ -178,13 +187,15 @@ def _sample_c(design: Design, data: Arrays):
     return {"c": c}
 
 
-def _mean_moments(logp, sizes, design: Design, data: Arrays):
+def mean_moments(logp, sizes, design: Design, data: Arrays):
+    """Of means over prompts."""
     n = data["total"]
     # Probabilities resolve more than counts do: half a prompt squared, not half a prompt.
     return Moments(logp, design.per_cell(sizes["c"]) / n, jnp.zeros_like(logp), 0.25 / n**2)
 
 
-def _sample_replicates(design: Design, data: Arrays):
+def sample_replicates(design: Design, data: Arrays):
+    """Dispersion at 10 shots, its slope over log(1 + shots), and sd of what replicates share."""
     with hypotheses(design):
         dispersion = numpyro.sample("dispersion", dist.LogNormal(0.5, 1.0))
         slope = numpyro.sample("dispersion_slope", dist.Normal(-0.3, 0.5))
@@ -219,71 +230,15 @@ def _replicate_spread(sizes, design: Design, data: Arrays):
     return -0.5 * jnp.sum(square + data["share"] * log_det)
 
 
-def _replicate_moments(logp, sizes, design: Design, data: Arrays):
+def replicate_moments(logp, sizes, design: Design, data: Arrays):
+    """Of means over replicates."""
     n = data["replicates"] * data["total"]
     load = design.per_cell(sizes["replicate_sd"]) / jnp.sqrt(data["replicates"])
     return Moments(logp, dispersion_of_cells(sizes, design) / n, load, 0.5 / n)  # half an item
 
 
-def _given_moments(logp, sizes, design: Design, data: Arrays):
+def given_moments(logp, sizes, design: Design, data: Arrays):
+    """Of the standard errors in the table."""
     m = Moments(logp, jnp.ones_like(logp), jnp.zeros_like(logp))
     m.variance = data["se"] ** 2
     return m
-
-
-NOISES = {
-    noise.name: noise
-    for noise in (
-        Noise(
-            "beta-binomial",
-            "counts of one run: binomial with extra scatter of sd `scatter` sqrt(p(1-p))",
-            ("counts",),
-            _sample_scatter,
-            None,
-        ),
-        Noise(
-            "replicates",
-            "replicate mean: variance d p(1-p) / (replicates x items), d log-linear in "
-            "log(1+shots), plus a shift `replicate_sd` sqrt(p(1-p)) common to a replicate",
-            ("replicated counts",),
-            _sample_replicates,
-            _replicate_moments,
-        ),
-        Noise(
-            "mean-probability",
-            "mean of per-prompt probabilities: variance c p(1-p) / prompts, c learned per curve",
-            ("prompts", "aggregated"),
-            _sample_c,
-            _mean_moments,
-        ),
-        Noise(
-            "given-se",
-            "the standard errors of the table, as given",
-            ("given se",),
-            lambda design, data: {},
-            _given_moments,
-        ),
-    )
-}
-
-
-def load_noise(name: str | None, kind: str) -> Noise:
-    """The noise of this name, or the default for a study of this kind.
-
-    Raises InputError where the name is unknown or does not suit the outcome.
-
-    >>> load_noise(None, "counts").name
-    'beta-binomial'
-    """
-    suited = [noise for noise in NOISES.values() if kind in noise.kinds]
-    if name is None:
-        return suited[0]
-    if name not in NOISES:
-        raise InputError(f"unknown noise {name!r}: choose from {', '.join(NOISES)}")
-    if NOISES[name] not in suited:
-        raise InputError(
-            f"noise {name!r} does not suit an outcome of kind {kind!r}: it is for "
-            f"{' or '.join(NOISES[name].kinds)}; for this one use "
-            f"{', '.join(noise.name for noise in suited)}"
-        )
-    return NOISES[name]

@@ -10,7 +10,8 @@ from numpyro import handlers
 from bayesicl.curves import Curves, Study
 from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, TYINGS, Law, load_law
-from bayesicl.noise import Noise, load_noise
+from bayesicl.noise import Noise
+from bayesicl.noises import load_noise
 from bayesicl.program import arrays
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 
 from bayesicl.engine import Engine
 from bayesicl.law import Law
-from bayesicl.noise import NOISES
+from bayesicl.noises import NOISES
 from bayesicl.settings import Settings
 from bayesicl.tree import law_of
 

@@ -37,11 +37,12 @@ from bayesicl.curves import Curves, Study, read_curves
 from bayesicl.device import on_device
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.law import Design, Law
-from bayesicl.noise import NOISES, Noise, dispersion_of_cells
+from bayesicl.noise import Noise, dispersion_of_cells
+from bayesicl.noises import NOISES
 from bayesicl.program import arrays, compose, log_choices
 
 SHOTS = (0, 1, 2, 4, 8, 16, 32, 64)
-KINDS = tuple(kind for noise in NOISES.values() for kind in noise.kinds)
+KINDS = tuple(dict.fromkeys(kind for noise in NOISES.values() for kind in noise.kinds))
 MAX_SHOTS = 3_000_000  # a third of what tables may hold: the curve is asked for beyond
 
 
@@ -151,7 +152,7 @@ def simulator(
         >>> import jax
         >>> from bayesicl.device import precision
         >>> from bayesicl.law import load_law
-        >>> from bayesicl.noise import load_noise
+        >>> from bayesicl.noises import load_noise
         >>> from bayesicl.simulate import Layout, simulator
         >>> with precision():
         ...     draw = simulator(load_law("power"), load_noise(None, "counts"), Layout())
@@ -175,7 +176,8 @@ def simulator(
             for name, site in trace.items()
             if site["type"] in ("sample", "deterministic") and not site.get("is_observed")
         }
-        scatter = noise.scatter(logp, sizes, *on, seen=False)
+        unseen = {**on[1], "fitted": jnp.zeros_like(on[1]["fitted"])}
+        scatter = noise.scatter(logp, sizes, on[0], unseen, seen=False)
         return truth, logp, sizes, scatter, spread(key_measured, sizes, *on)
 
     def one(key: jax.Array) -> Simulated:
@@ -205,7 +207,7 @@ def means(
     noise: Noise, rng: np.random.Generator, scatter: Mapping, design: Design, data: Mapping
 ) -> dict[str, np.ndarray]:
     """The cells' means in `data`, y (cells,), and what goes with them, drawn anew."""
-    y = noise.measure(rng, scatter, design, data, cut=False)
+    y = noise.measure(rng, scatter, design, data, cut=False)["y"]
     measured = {"y": np.where(data["fitted"], y, data["y"])}
     if "log_choices" in data:
         measured["log_choices"] = log_choices(measured["y"], data["total"])

@@ -14,7 +14,7 @@ from bayesicl.diagnose import diagnose
 from bayesicl.engine import Engine
 from bayesicl.labels import Labels
 from bayesicl.law import load_law
-from bayesicl.noise import load_noise
+from bayesicl.noises import load_noise
 from bayesicl.settings import Settings
 from bayesicl.simulate import KINDS, Layout, declared, simulator
 

@@ -20,7 +20,7 @@ from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.lanes import Point
 from bayesicl.law import load_law
-from bayesicl.noise import NOISES
+from bayesicl.noises import NOISES
 from bayesicl.program import arrays
 from bayesicl.settings import Settings
 from bayesicl.simulate import Layout

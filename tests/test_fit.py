@@ -34,7 +34,7 @@ from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.fit import Fitter, _fall, attributes, warn_misfits
 from bayesicl.law import BAYESIAN, Law
-from bayesicl.noise import NOISES
+from bayesicl.noises import NOISES
 from bayesicl.plan import distinct, plan
 from bayesicl.program import arrays
 from bayesicl.retry import apart, attempts

@@ -30,7 +30,7 @@ from bayesicl.device import on_device
 from bayesicl.engine import Engine
 from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, LAWS, Design, Law, laws, load_law
-from bayesicl.noise import NOISES
+from bayesicl.noises import NOISES
 from bayesicl.settings import Settings
 
 pytestmark = pytest.mark.usefixtures("x64")

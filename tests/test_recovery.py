@@ -20,7 +20,8 @@ from bayesicl.calibrate import Check, calibrate
 from bayesicl.device import precision
 from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, LAWS, load_law
-from bayesicl.noise import NOISES, Noise
+from bayesicl.noise import Noise
+from bayesicl.noises import NOISES
 from bayesicl.ranks import RANKED, Calibration, Ranked, calibration, ranks_of
 from bayesicl.settings import Settings
 from bayesicl.simulate import KINDS, Layout

@@ -10,7 +10,7 @@ from numpyro.infer.util import log_density
 
 from bayesicl.errors import InputError
 from bayesicl.law import load_law
-from bayesicl.noise import load_noise
+from bayesicl.noises import load_noise
 from bayesicl.simulate import (
     KINDS,
     Layout,

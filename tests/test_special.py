@@ -10,7 +10,7 @@ from scipy.special import digamma, gammaln, polygamma
 
 from bayesicl.device import on_device
 from bayesicl.law import LAWS, load_law
-from bayesicl.noise import load_noise
+from bayesicl.noises import load_noise
 from bayesicl.posterior import Posterior
 from bayesicl.simulate import KINDS, Layout, declared
 from bayesicl.special import _log, log_rising

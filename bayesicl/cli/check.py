@@ -60,7 +60,7 @@ def add_options(parser: common.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Simulate and fit, write tables and figure, say what came out."""
     from bayesicl.calibrate import calibrate
-    from bayesicl.noise import NOISES
+    from bayesicl.noises import NOISES
     from bayesicl.plot import plot_calibration, save_figure
     from bayesicl.settings import Settings
     from bayesicl.simulate import SHOTS, Layout

@@ -9,7 +9,7 @@ from bayesicl import engine
 from bayesicl.curves import Study, read_curves
 from bayesicl.device import on_device, precision
 from bayesicl.law import load_law
-from bayesicl.noise import load_noise
+from bayesicl.noises import load_noise
 from bayesicl.program import arrays, compose, study_key
 from rivals.problem import STATS, Curve, Draws, Settings
 

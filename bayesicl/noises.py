@@ -1,0 +1,75 @@
+"""The noises that there are, by name."""
+
+from bayesicl.errors import InputError
+from bayesicl.misfit import with_misfit
+from bayesicl.noise import (
+    Noise,
+    count_moments,
+    given_moments,
+    mean_moments,
+    replicate_moments,
+    sample_c,
+    sample_replicates,
+    sample_scatter,
+)
+
+_PLAIN = (
+    Noise(
+        "beta-binomial",
+        "counts of one run: binomial with extra scatter of sd `scatter` sqrt(p(1-p))",
+        ("counts",),
+        sample_scatter,
+        None,
+    ),
+    Noise(
+        "replicates",
+        "replicate mean: variance d p(1-p) / (replicates x items), d log-linear in "
+        "log(1+shots), plus a shift `replicate_sd` sqrt(p(1-p)) common to a replicate",
+        ("replicated counts",),
+        sample_replicates,
+        replicate_moments,
+    ),
+    Noise(
+        "mean-probability",
+        "mean of per-prompt probabilities: variance c p(1-p) / prompts, c learned per curve",
+        ("prompts", "aggregated"),
+        sample_c,
+        mean_moments,
+    ),
+    Noise(
+        "given-se",
+        "the standard errors of the table, as given",
+        ("given se",),
+        lambda design, data: {},
+        given_moments,
+    ),
+)
+
+_MISFIT = tuple(with_misfit(noise, None if noise.moments else count_moments) for noise in _PLAIN)
+NOISES = {noise.name: noise for noise in (*_PLAIN, *_MISFIT)}
+
+
+def load_noise(name: str | None, kind: str) -> Noise:
+    """The noise of this name, or the default for a study of this kind.
+
+    name: "misfit" stands for the default together with the law's misfit.
+
+    Raises InputError where the name is unknown or does not suit the outcome.
+
+    >>> load_noise(None, "counts").name
+    'beta-binomial'
+    """
+    suited = [noise for noise in NOISES.values() if kind in noise.kinds]
+    if name is None:
+        return suited[0]
+    if name == "misfit":
+        name = f"{suited[0].name}+misfit"
+    if name not in NOISES:
+        raise InputError(f"unknown noise {name!r}: choose from misfit, {', '.join(NOISES)}")
+    if NOISES[name] not in suited:
+        raise InputError(
+            f"noise {name!r} does not suit an outcome of kind {kind!r}: it is for "
+            f"{' or '.join(NOISES[name].kinds)}; for this one use "
+            f"{', '.join(noise.name for noise in suited)}"
+        )
+    return NOISES[name]
