@@ -25,7 +25,7 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from scipy import optimize, stats
 from scipy.special import expit, log_expit, logit
 
-from bayesicl import priors
+from bayesicl import coordinates, priors
 from bayesicl.device import on_device
 from bayesicl.engine import Engine
 from bayesicl.errors import InputError
@@ -619,7 +619,7 @@ def test_coordinates_of_baselines_are_what_the_data_see(name):
     same(kept, expit(w["L"]))
     ratio = ((y(N) - v["L"]) / (y(0) - v["L"])).astype(float)
     x = np.logaddexp(0, -w[shape])
-    same(ratio, expit(w["L"]) * np.exp(-priors.BEND * np.sinh(x / priors.BEND)))
+    same(ratio, expit(w["L"]) * np.exp(-coordinates.BEND * np.sinh(x / coordinates.BEND)))
     if name == "bounded":
         a = 1 - np.log(ratio) / span
         drop = np.log((y(0) - v["L"]).astype(float) / MEAN_C)
@@ -647,13 +647,13 @@ def test_coordinates_of_scoring_are_one_to_one(name, H, B):
     centre = np.log(M - 1 - np.arange(n))  # w = 0 is the centre of the simplex
     same = partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
     same(w["gamma"][:, :n], logit(start))
-    far = lambda u: u * np.sqrt(1 + (u / priors.TAIL) ** 2)  # noqa: E731
+    far = lambda u: u * np.sqrt(1 + (u / coordinates.TAIL) ** 2)  # noqa: E731
     same(far(w["pi"][:, :n] - centre), logit((gamma - start) / (1 - start)))
     same(far(w["beta"][:, :n]), logit(r[:, :n] / q))
     need = 1 + np.logaddexp(0, -1 - logit(stick))
-    evidence = np.log(need / (N[:n] * (priors.FLOOR + np.log(1 / r[:, :n])))).mean(-1)
+    evidence = np.log(need / (N[:n] * (coordinates.FLOOR + np.log(1 / r[:, :n])))).mean(-1)
     scale = need.mean(-1)
-    wide = np.logaddexp(0, w["K"] - priors.WALL) - np.logaddexp(0, -w["K"] - priors.WALL)
+    wide = np.logaddexp(0, w["K"] - coordinates.WALL) - np.logaddexp(0, -w["K"] - coordinates.WALL)
     same(np.log(v["K"]) - evidence, w["K"] / scale + (1 - 1 / scale) * wide)
     for site in ("gamma", "pi", "beta"):  # what has no stick stays as it is
         same(w[site][:, n:], z[site][:, n:])
