@@ -65,7 +65,7 @@ class Below(dist.Distribution):
 class LogOdds(dist.Distribution):
     """The log-odds of a probability that is Beta(1/2, 1/2)."""
 
-    support = constraints.real
+    support = constraints.real  # pyright: ignore
 
     def sample(self, key, sample_shape=()):
         """Draw from the prior."""

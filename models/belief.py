@@ -7,9 +7,10 @@ g         evidence of the first demonstration, in nats, > 0
 discount  how much less each further demonstration counts, in (0, 1)
 
 Each curve has its own parameters. It is the discounted scoring-wise law without a floor (beta = 0),
-with g in the place of K log(gamma / beta), and no belief shared by the curves of a study.
+with g in the place of K log(gamma / beta), and no belief shared by the curves of a study. Its
+priors are those which that law implies.
 
-Priors, as the discounted scoring-wise law implies them
+Priors
 gamma     Uniform(0, 1): any ceiling.
 b         sigmoid(b) is Beta(1/2, 1/2), as pi with one background.
 g         LogNormal(-.9, 2.4): 90 % between .008 and 21 nats; log g has the mean and the sd of
