@@ -27,7 +27,7 @@ from bayesicl.plot_parts import (
     over_draws,
     wrap,
 )
-from bayesicl.summary import MEANING
+from bayesicl.summary import meaning
 from bayesicl.tree import label, law_label, study_of
 
 _REPEATS = {"P": "gamma", "ceiling": "gamma"}  # say again, where a law has gamma, what gamma says
@@ -88,7 +88,12 @@ def plot_forest(
                 if one is not None:
                     _draw_bar(ax, y, one, label=f"{parameter}, ")
             drawn = np.array([one.quantiles for one in of if one is not None])
-            _value_axis(ax, parameter, drawn)
+            laws = [
+                tree.attrs["law"]
+                for tree, own in zip(trees, found, strict=True)
+                if parameter in own
+            ]
+            _value_axis(ax, parameter, drawn, laws)
             _row_axis(ax, ys, heights, [i for i, _ in rows])
             if j % columns:
                 ax.tick_params(labelleft=False)
@@ -253,8 +258,8 @@ def _draw_bar(ax: Axes, y: float, bar: _Bar, *, label: str) -> None:
     )  # fmt: skip
 
 
-def _value_axis(ax: Axes, parameter: str, quantiles: np.ndarray) -> None:
-    """quantiles: all that is drawn, (rows, 5)."""
+def _value_axis(ax: Axes, parameter: str, quantiles: np.ndarray, laws: Sequence[str]) -> None:
+    """quantiles: all that is drawn, (rows, 5). laws: those whose parameter it is."""
     if quantiles.min() > 0 and quantiles.max() / quantiles.min() > 10**_DECADES:
         ax.set_xscale("log")
         ax.xaxis.set_major_locator(LogLocator(numticks=5))
@@ -262,7 +267,8 @@ def _value_axis(ax: Axes, parameter: str, quantiles: np.ndarray) -> None:
     else:
         ax.xaxis.set_major_locator(MaxNLocator(4))
     ax.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}"))
-    unit = MEANING.get(parameter, "")
+    meanings = {meaning(parameter, law) for law in laws}
+    unit = meanings.pop() if len(meanings) == 1 else ""  # laws may mean different things
     ax.set_xlabel(parameter + ("\n" + wrap(unit, 30) if unit else ""))
 
 

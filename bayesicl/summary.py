@@ -45,6 +45,35 @@ MEANING = {
     "dispersion_slope": "of log dispersion, per unit of log(1 + shots)",
     "replicate_sd": "sd common to a replicate, in units of sqrt(p(1 - p))",
     "c": "variance of one prompt, in units of p(1 - p)",
+    "discount": "how much less each further demonstration counts, no unit",
+}
+OF_LAW = {  # where a name means something else, or would in a law of one's own
+    "constant": {"p": "probability at any number of shots"},
+    "hill": {
+        "gamma": "probability with endless demonstrations",
+        "beta": "probability before the rise",
+        "n_0": "demonstrations and query at which half of the rise is done",
+    },
+    "belief": {
+        "gamma": "probability with endless demonstrations",
+        "b": "log-odds of belief before the first demonstration, nats",
+        "g": "evidence of the first demonstration, nats",
+    },
+    "broken": {
+        "alpha": "exponent of the power before the break, no unit",
+        "alpha_2": "exponent of the power after the break, no unit",
+        "n_c": "demonstrations and query at which the curve breaks",
+        "f": "breadth of the break, in log(shots + 1)",
+    },
+    "recognition": {
+        "floor": "probability without recognition and learning",
+        "n_l": "demonstrations before learning shows",
+        "a": "exponent of learning, no unit",
+    },
+    "context": {
+        "n_ctx": "demonstrations that the context holds",
+        "s": "how sharply the gain is lost beyond, nats a demonstration",
+    },
 }
 
 
@@ -59,6 +88,11 @@ class Summary:
 
     table: pd.DataFrame
     text: str
+
+
+def meaning(parameter: str, law: str) -> str:
+    """What a parameter of a law is, and its unit; "" where that is not known."""
+    return OF_LAW.get(law, {}).get(parameter, MEANING.get(parameter, ""))
 
 
 def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:
@@ -109,7 +143,7 @@ def _table(tree: xr.DataTree, level: float) -> pd.DataFrame:
     lower, median, upper = np.quantile(draws.reshape(-1, len(found)), marks, axis=0)
     columns = {
         "parameter": [element.parameter for _, element, _ in found],
-        "meaning": [MEANING.get(name, "") for name, *_ in found],
+        "meaning": [meaning(name, tree.attrs["law"]) for name, *_ in found],
         "hypothesis": [element.hypothesis for _, element, _ in found],
         "believed": [element.believed for _, element, _ in found],
         "median": median,

@@ -1,4 +1,4 @@
-"""Fit all six laws to every study of real development curves; say which fits pass the gates.
+"""Fit the paper's six laws to every study of real curves; say which fits pass the gates.
 
     python benchmarks/dev_fits.py --data DIR [--out fits.csv]
 
@@ -19,7 +19,7 @@ import pandas as pd
 from bayesicl.curves import Curves, read_curves
 from bayesicl.errors import CurveWarning
 from bayesicl.fit import fits
-from bayesicl.law import LAWS
+from bayesicl.law import PAPER
 from bayesicl.plan import plan
 from bayesicl.tree import label, law_label
 
@@ -56,7 +56,7 @@ def main() -> None:
     for source in args.only:
         curves, backgrounds = sources[source]()
         last = time.perf_counter()
-        for tree in fits(plan(curves, LAWS, backgrounds=backgrounds)):
+        for tree in fits(plan(curves, PAPER, backgrounds=backgrounds)):
             checks = json.loads(tree.attrs["diagnostics"])
             now = time.perf_counter()
             rows.append(

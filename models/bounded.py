@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
+from bayesicl.coordinates import log_expm1, longest, start_and_end
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses, log_expm1, longest, start_and_end
+from bayesicl.priors import hypotheses
 
 MEAN_C = 2.0  # nats
 

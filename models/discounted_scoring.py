@@ -19,14 +19,15 @@ discount  Uniform(0, 1): from the paper's law to evidence that grows as the loga
 pi, gamma, beta and K as in the scoring-wise law (scoring.py): pi Dirichlet(1/2),
 gamma Uniform(0, 1), beta gamma Beta(1/2, 1), K LogNormal(-1, 2).
 
-Sources: the law, Arora et al. (2024), arXiv 2410.16531; the discount, Wurgaft et al. (2025), arXiv
+Source: the law, Arora et al. (2024), arXiv 2410.16531; the discount, Wurgaft et al. (2025), arXiv
 2506.17859, and Bigelow et al. (2025), arXiv 2511.00617.
 """
 
 from bayesicl.models import scoring
 
+from bayesicl.coordinates import of_discounted
 from bayesicl.law import Design, Law
-from bayesicl.priors import discounted, evidence, of_discounted, sample_discount
+from bayesicl.priors import discounted, evidence, sample_discount
 
 
 def curve(shots, pi, gamma, beta, K, discount):

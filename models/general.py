@@ -26,8 +26,9 @@ import numpyro
 import numpyro.distributions as dist
 from jax.scipy.special import logsumexp
 
+from bayesicl.coordinates import shortened, starts
 from bayesicl.law import Design, Law
-from bayesicl.priors import Below, hypotheses, shortened, simplex, starts
+from bayesicl.priors import Below, hypotheses, simplex
 
 
 def log_odds(shots, pi, P, K):
@@ -45,12 +46,15 @@ def curve(shots, pi, P, K):
     """Log p of the right answer; shapes as in `log_odds`."""
     w = log_odds(shots, pi, P, K)
     if P.shape[-1] == 2:
-        return _of_two(w[..., 0] - w[..., 1], P[..., 0], P[..., 1])
+        return of_two(w[..., 0] - w[..., 1], P[..., 0], P[..., 1])
     return logsumexp(w + jnp.log(P), axis=-1) - logsumexp(w, axis=-1)
 
 
-def _of_two(odds, one, other):
-    """The same for two hypotheses, by one exponential: `odds` are log, of the first."""
+def of_two(odds, one, other):
+    """The same for two hypotheses, by one exponential: `odds` are log, of the first.
+
+    one, other: probability of the right answer under each.
+    """
     ahead = odds > 0
     weight = jnp.exp(jnp.where(ahead, -odds, odds))  # of the one that is less believed
     more, less = jnp.where(ahead, one, other), jnp.where(ahead, other, one)
@@ -82,11 +86,12 @@ def model(design: Design):
     return curve(design.shots, pi, design.per_cell(P), K)
 
 
-def report(design: Design, pi, P, K):
-    """Record P, its ceiling and rate, and the belief at each cell."""
+def report(design: Design, pi, P, K, *, endless=True):
+    """Record P, its rate, the belief at each cell and, if the curve ends at P_hh, the ceiling."""
     with hypotheses(design):
         numpyro.deterministic("P", P)
-        numpyro.deterministic("ceiling", jnp.diagonal(P))
+        if endless:
+            numpyro.deterministic("ceiling", jnp.diagonal(P))
         numpyro.deterministic("rate", evidence_rate(P, K))
     w = log_odds(design.shots, pi, design.per_cell(P), K)
     numpyro.deterministic("belief", jnp.exp(w - logsumexp(w, axis=-1, keepdims=True)))

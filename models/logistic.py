@@ -22,8 +22,9 @@ import numpyro
 import numpyro.distributions as dist
 from jax.nn import log_sigmoid, sigmoid, softplus
 
+from bayesicl.coordinates import log_expm1, longest
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses, log_expm1, longest
+from bayesicl.priors import hypotheses
 
 
 def curve(shots, A, n_0, k, L):

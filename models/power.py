@@ -20,8 +20,9 @@ import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
 
+from bayesicl.coordinates import longest, start_and_end
 from bayesicl.law import Design, Law
-from bayesicl.priors import hypotheses, longest, start_and_end
+from bayesicl.priors import hypotheses
 
 
 def curve(shots, C, alpha, L):

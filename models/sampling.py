@@ -27,8 +27,9 @@ import numpyro
 import numpyro.distributions as dist
 from bayesicl.models import general
 
+from bayesicl.coordinates import shortened
 from bayesicl.law import Design, Law
-from bayesicl.priors import Below, hypotheses, shortened, simplex
+from bayesicl.priors import Below, hypotheses, simplex
 
 
 def tie(gamma, beta):

@@ -26,8 +26,9 @@ import numpyro
 import numpyro.distributions as dist
 from bayesicl.models import general
 
+from bayesicl.coordinates import start_and_rate
 from bayesicl.law import Design, Law
-from bayesicl.priors import Below, hypotheses, simplex, start_and_rate
+from bayesicl.priors import Below, hypotheses, simplex
 
 
 def curve(shots, pi, gamma, beta, K):
@@ -37,15 +38,20 @@ def curve(shots, pi, gamma, beta, K):
     return general.curve(shots, pi_pair, jnp.stack([gamma, beta], axis=-1), K)
 
 
-def model(design: Design):
-    """Sample pi, gamma, beta and K; return log p of each cell."""
+def sample(design: Design):
+    """Sample pi, gamma, beta and K; return pi, the table P of gamma and beta, and K."""
     pi = simplex(design, concentration=0.5)
     K = numpyro.sample("K", dist.LogNormal(-1.0, 2.0))
     with hypotheses(design):
         gamma = numpyro.sample("gamma", dist.Uniform(0.0, 1.0))
         beta = numpyro.sample("beta", Below(gamma, 0.5, 1.0))
     H, M = design.n_hypotheses, design.n_believed
-    P = jnp.where(jnp.eye(H, M, dtype=bool), gamma[:, None], beta[:, None])
+    return pi, jnp.where(jnp.eye(H, M, dtype=bool), gamma[:, None], beta[:, None]), K
+
+
+def model(design: Design):
+    """Sample pi, gamma, beta and K; return log p of each cell."""
+    pi, P, K = sample(design)
     general.report(design, pi, P, K)
     return general.curve(design.shots, pi, design.per_cell(P), K)
 

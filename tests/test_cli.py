@@ -11,6 +11,8 @@ import pytest
 import simulate
 
 from bayesicl.cli import COMMANDS, common, main, parser
+from bayesicl.cli.fit import chosen_laws
+from bayesicl.law import LAWS, PAPER
 
 NAMES = [module.__name__.rpartition(".")[2] for module in COMMANDS]
 SHOTS = [0, 1, 2, 4, 8, 16]
@@ -90,7 +92,8 @@ def test_module_runs_as_a_command():
 def test_laws(capsys):
     code, out, err = run(capsys, "laws")
     assert (code, err) == (0, "")
-    assert all(name in out for name in ("general", "scoring", "logistic", "arXiv 2410.16531"))
+    assert all(f"{name}\n---" in out for name in LAWS)
+    assert "arXiv 2410.16531" in out
     code, out, err = run(capsys, "laws", "power", "--json")
     rows = {row["parameter"]: row for row in json.loads(out)}
     assert list(rows) == ["C[0]", "alpha[0]", "L[0]", "ceiling[0]"]
@@ -98,6 +101,13 @@ def test_laws(capsys):
     # alpha: LogNormal(log 1/2, 1), 10,000 draws
     assert rows["alpha[0]"]["median"] == pytest.approx(0.5, rel=0.1)
     assert rows["alpha[0]"]["upper 90%"] == pytest.approx(0.5 * np.exp(1.645), rel=0.1)
+
+
+def test_laws_by_keyword():
+    names = lambda *given: tuple(law.name for law in chosen_laws(given))  # noqa: E731
+    assert names("paper") == PAPER
+    assert names("all") == LAWS
+    assert names("power", "paper", "hill") == ("power", *PAPER[:3], *PAPER[4:], "hill")
 
 
 # -- bad input ------------------------------------------------------------------------------------
@@ -130,7 +140,7 @@ def model(design):
     return RETURNED
 
 
-law = Law("broken", lambda shots: shots, model, reference="made for the tests")
+law = Law("mine", lambda shots: shots, model, reference="made for the tests")
 """
 NOT_A_LAW = "def curve(shots): return shots\n"
 
@@ -163,7 +173,7 @@ BAD = {  # name: (table or text of the file, arguments after TABLE, words of the
     "one cell": (rows().head(1), [], ["at least 2 numbers of shots"]),
     "empty file": ("", [], ["empty"]),
     "not text": (b"\x00\xff\xfe\x01" * 50, [], ["table"]),
-    "unknown law": (rows(), ["--law", "hill"], ["unknown law 'hill'", "scoring"]),
+    "unknown law": (rows(), ["--law", "cubic"], ["unknown law 'cubic'", "scoring"]),
     "no law file": (rows(), ["--law", "mine.py"], ["mine.py", "no such file"]),
     "law that does not run": (
         rows(),
@@ -264,11 +274,11 @@ def refused(result, words):
         (["fit", "TABLE", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["fit", "TABLE"], ["--out"]),
         (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),
-        (["laws", "hill"], ["unknown law"]),
+        (["laws", "cubic"], ["unknown law"]),
         (["demo", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["check", "power", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["check", "power", "--out", ""], ["--out must name a folder"]),
-        (["check", "hill", "--out", "new"], ["unknown law 'hill'"]),
+        (["check", "cubic", "--out", "new"], ["unknown law 'cubic'"]),
         (["check", "FILE", "--out", "new"], ["unknown law"]),
         (["check", "scoring", "--out", "new", "--backgrounds", "0"], ["--backgrounds 1"]),
         (["check", "power", "--out", "new", "--noise", "gauss"], ["unknown noise 'gauss'"]),

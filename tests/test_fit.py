@@ -33,7 +33,7 @@ from bayesicl.chains import Chains, State
 from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.fit import Fitter, _fall, attributes, warn_misfits
-from bayesicl.law import BAYESIAN, Law
+from bayesicl.law import TYINGS, Law
 from bayesicl.noises import NOISES
 from bayesicl.plan import distinct, plan
 from bayesicl.program import arrays
@@ -179,8 +179,8 @@ def risen():
 
 @pytest.fixture(scope="module")
 def bayesian(risen):
-    """Three Bayesian laws and another one, asked for at once."""
-    return fit(risen, [*BAYESIAN], settings=SHORT)
+    """Three Bayesian laws, asked for at once."""
+    return fit(risen, [*TYINGS[0]], settings=SHORT)
 
 
 def test_one_hypothesis_and_one_background_are_fitted_once(bayesian, risen):
@@ -193,6 +193,28 @@ def test_one_hypothesis_and_one_background_are_fitted_once(bayesian, risen):
     assert [law.name for law, _ in two] == ["power", "sampling", "bounded", "scoring"]
     assert [same for _, same in two] == [(), ("general",), (), ()]
     assert distinct(all_laws[:1], study, 1) == [(all_laws[0], ())]
+
+
+def test_discounted_laws_are_one_function_among_themselves(risen):
+    study, names = risen.studies[0], ("general", "discounted_general", "discounted_sampling")
+    chosen = [load_law(name) for name in names]
+    found = [(law.name, same) for law, same in distinct(chosen, study, 1)]
+    assert found == [
+        ("scoring", ("general", "sampling")),
+        ("discounted_scoring", ("discounted_general", "discounted_sampling")),
+    ]
+    found = [(law.name, same) for law, same in distinct(chosen, study, 2)]
+    assert found == [
+        ("sampling", ("general",)),
+        ("discounted_sampling", ("discounted_general",)),
+    ]
+
+
+@pytest.mark.parametrize("name", ["recognition", "context", "discounted_scoring"])
+def test_other_laws_that_weigh_hypotheses(name, risen):
+    with pytest.raises(InputError, match="needs a background"):
+        plan(risen, name, backgrounds=0)
+    assert plan(risen, name, backgrounds=2)
 
 
 def test_coordinates_do_not_change_the_posterior(bayesian, risen):

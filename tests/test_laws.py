@@ -25,11 +25,11 @@ from numpyro.infer.util import constrain_fn, potential_energy
 from scipy import optimize, stats
 from scipy.special import expit, log_expit, logit
 
-from bayesicl import priors
+from bayesicl import coordinates, priors
 from bayesicl.device import on_device
 from bayesicl.engine import Engine
 from bayesicl.errors import InputError
-from bayesicl.law import BAYESIAN, LAWS, Design, Law, laws, load_law
+from bayesicl.law import BAYESIAN, LAWS, TYINGS, Design, Law, laws, load_law
 from bayesicl.noises import NOISES
 from bayesicl.settings import Settings
 
@@ -48,9 +48,14 @@ def of_studies(names, sizes, more=()):
     return fast + slow
 
 
-BASELINE_LAWS = [law for law in LAWS if law not in BAYESIAN]
-BAYESIAN_STUDIES = of_studies(BAYESIAN, SIZES, MORE_SIZES)
-STUDIES = BAYESIAN_STUDIES + of_studies(BASELINE_LAWS, [(1, 1), (2, 1)], [(5, 1)])
+TIES = TYINGS[0]
+OTHER_TIES = TYINGS[1][1:]
+BUILT = [law for law in BAYESIAN if law not in TIES]  # on one of these
+FIRST_SIZE = {law: (1, 1) if law in TIES else (2, 1) for law in LAWS}
+PER_CURVE = [law for law in LAWS if law not in BAYESIAN]  # no parameter is shared by curves
+BAYESIAN_STUDIES = of_studies(TIES, SIZES, MORE_SIZES)
+BAYESIAN_STUDIES += of_studies(BUILT, [(2, 1)], [(1, 1), (1, 3), (2, 0), (5, 2)])
+STUDIES = BAYESIAN_STUDIES + of_studies(PER_CURVE, [(2, 1)], [(1, 1), (5, 1)])
 of_every_study = pytest.mark.parametrize(("name", "H", "B"), STUDIES)
 of_every_law = pytest.mark.parametrize("name", LAWS)
 
@@ -85,34 +90,89 @@ def logistic(n, A, n_0, k, L):
     return -(A / (1 + ((n + 1) / np.asarray(n_0, np.longdouble)) ** k) + L)
 
 
-BASELINES = {"power": power, "bounded": bounded, "logistic": logistic}
+def constant(n, p):
+    return np.log(np.asarray(p, np.longdouble)) + 0 * n
+
+
+def hill(n, gamma, beta, n_0, k):
+    return np.log(beta + (gamma - beta) / (1 + ((n + 1) / np.asarray(n_0, np.longdouble)) ** -k))
+
+
+def belief(n, gamma, b, g, discount):
+    b = np.asarray(b, np.longdouble)
+    return np.log(gamma / (1 + np.exp(-(b + g * n ** (1 - discount)))))
+
+
+def broken(n, C, alpha, alpha_2, n_c, f, L):
+    x = np.asarray(n + 1, np.longdouble)
+    return -(C * x**-alpha * (1 + (x / n_c) ** (1 / f)) ** (-(alpha_2 - alpha) * f) + L)
+
+
+def recognition(n, log_r, log_r0, floor, n_l, a):
+    r, learned = np.exp(log_r), 1 - (1 + n / np.asarray(n_l, np.longdouble)) ** -a
+    return np.log(floor + (1 - floor) * (1 - (1 - r) * (1 - learned)))
+
+
+def context(n, log_q, log_q0, n_ctx, s):
+    q, q0, n = np.exp(log_q), np.exp(log_q0), np.asarray(n, np.longdouble)
+    return np.log(q0 + (q - q0) * expit(s * (n_ctx - n)) / expit(s * n_ctx))
+
+
+# A law is one entry in each of these. Curves with their own parameters, by name:
+CURVES = {f.__name__: f for f in (power, bounded, logistic, constant, hill, belief, broken)}
+# The table of P of the others, what is made of log p and of log p at 0 shots (if not that itself),
+# and what they have besides pi, P and K: of a study, or of each curve.
+TIE_OF = dict.fromkeys(BAYESIAN, "scoring") | {name: name for name in TIES}
+TIE_OF |= {f"discounted_{tie}": tie for tie in TIES}
+MADE_OF = {"recognition": recognition, "context": context}
+OF_STUDY = dict.fromkeys(TYINGS[1], ("discount",)) | {"context": ("discount", "n_ctx", "s")}
+OF_CURVE = {"recognition": ("floor", "n_l", "a")}
+FALLING = ("context",)
+
+
+def names_of(name):
+    """Parameters of a curve of its own."""
+    return list(inspect.signature(CURVES[name]).parameters)[1:]
 
 
 def table_of_P(name, H, M, v):
     """P (draws, H, M) from the sampled sites, (draws, ...) each."""
     P = np.empty((len(v["K"]), H, M))
+    tie = TIE_OF[name]
     for h in range(H):
         rest = iter(range(M))
         for m in range(M):
-            if name == "general":
+            if tie == "general":
                 P[:, h, m] = v["_hit"][:, h] if m == h else v["_miss"][:, h, next(rest)]
             elif m == h:
                 P[:, h, m] = v["gamma"][:, h]
-            elif name == "scoring":
+            elif tie == "scoring":
                 P[:, h, m] = v["beta"][:, h]
             else:  # with one observed hypothesis beta_0 is left out
                 P[:, h, m] = v["beta"][:, m - 1 if H == 1 else m]
     return P
 
 
+def evidence(n, v):
+    """Demonstrations that count, (draws, cells): all, or n^(1 - discount)."""
+    if "discount" not in v:
+        return np.broadcast_to(n, (len(v["K"]), len(n)))
+    return np.asarray(n, np.longdouble) ** (1 - v["discount"][:, None])
+
+
 def oracle(name, design, v):
     """Log p (draws, cells) from the sampled sites."""
     h, n = design.hypothesis, design.shots
-    if name in BASELINES:
-        names = inspect.signature(BASELINES[name]).parameters
-        return BASELINES[name](n, *(v[p][:, h] for p in list(names)[1:]))
-    P = table_of_P(name, design.n_hypotheses, design.n_believed, v)
-    return bayes(n, v["pi"][:, None], P[:, h], v["K"][:, None])[0]
+    if name in CURVES:
+        return CURVES[name](n, *(v[p][:, h] for p in names_of(name)))
+    P = table_of_P(name, design.n_hypotheses, design.n_believed, v)[:, h]
+    e = evidence(n, v)
+    q, q0 = (bayes(x, v["pi"][:, None], P, v["K"][:, None])[0] for x in (e, 0 * e))
+    if name not in MADE_OF:
+        return q
+    more = {k: v[k][:, None] for k in OF_STUDY.get(name, ()) if k != "discount"}
+    more |= {k: v[k][:, h] for k in OF_CURVE.get(name, ())}
+    return MADE_OF[name](n, q, q0, **more)
 
 
 def design_of(H, B):
@@ -158,7 +218,7 @@ def test_file(name):
     assert law.curve is module.curve
     assert law.model is module.model
     assert law.reference
-    assert law.monotone
+    assert law.monotone == (name not in FALLING)
     # The formula of the value is the formula of the docstring, or names the law it starts from.
     formula = law.formula.removeprefix("as general, with ")
     assert formula
@@ -166,7 +226,7 @@ def test_file(name):
     assert " Priors " in text
     assert " Source: " in text
     symbols, prior = text.split(" Priors ")
-    for site in ("pi", *inspect.signature(law.curve).parameters)[1 if name in BASELINES else 0 :]:
+    for site in ("pi", *inspect.signature(law.curve).parameters)[1 if name in CURVES else 0 :]:
         if site not in ("shots", "hypothesis"):
             assert f" {site}" in symbols, f"{site} is not explained"
             assert f"{site} " in prior or f"{site}_" in prior, f"{site} has no prior"
@@ -193,9 +253,9 @@ def test_log_p_of_prior_draws(name, H, B):
     expected = oracle(name, design, v).astype(float)
     np.testing.assert_allclose(np.exp(logp), np.exp(expected), rtol=0, atol=1e-9)
     np.testing.assert_allclose(logp, expected, rtol=1e-6, atol=1e-9)
-    curves = logp.reshape(N, H, len(SHOTS))
-    assert (np.diff(curves, axis=-1) > -1e-12).all()  # monotone in shots
-    assert (np.diff(curves, axis=-1) > 1e-3).any()
+    steps = np.diff(logp.reshape(N, H, len(SHOTS)), axis=-1)
+    assert (steps > -1e-12).all() == (name not in FALLING)  # monotone in shots
+    assert (steps > 1e-3).any() == (name != "constant")
 
 
 @of_every_study
@@ -203,11 +263,16 @@ def test_sites_keep_their_constraints(name, H, B):
     _, _, v = drawn(name, H, B)
     sites = {k: x for k, x in v.items() if k not in ("belief", "P", "ceiling", "rate")}
     for site, values in sites.items():
-        assert (values > 0).all(), site
-    if name in BASELINES:
-        assert set(sites) == set(inspect.signature(BASELINES[name]).parameters) - {"n"}
+        assert site == "b" or (values > 0).all(), site
+        if site in ("p", "gamma", "beta", "discount", "floor"):
+            assert (values < 1).all(), site
+    if {"gamma", "beta"} <= sites.keys() and TIE_OF.get(name, "scoring") == "scoring":
+        assert (v["beta"] < v["gamma"]).all()
+    if name in CURVES:
+        assert set(sites) == set(names_of(name))
         assert all(x.shape == (N, H) for x in sites.values())
-        np.testing.assert_allclose(v["ceiling"], np.exp(-v["L"]))
+        if name != "constant":
+            np.testing.assert_allclose(v["ceiling"], np.exp(-v["L"]) if "L" in v else v["gamma"])
         return
     M = H + B
     P = table_of_P(name, H, M, v)
@@ -220,25 +285,21 @@ def test_sites_keep_their_constraints(name, H, B):
         assert (np.diff(v["pi"][:, :H]) < 0).any()
         assert (np.diff(v["pi"][:, :H]) > 0).any()
     np.testing.assert_array_equal(v["P"], P)
-    np.testing.assert_array_equal(v["ceiling"], hit)
+    assert ("ceiling" in v) == (name not in MADE_OF)
+    np.testing.assert_array_equal(v.get("ceiling", hit), hit)
     assert (P < 1).all()
     misses = np.where(np.eye(H, M, dtype=bool), 0, P)
     assert (misses.max(-1) < hit).all()  # every curve ends with its own hypothesis
     np.testing.assert_allclose(v["rate"], v["K"][:, None] * np.log(hit / misses.max(-1)))
-    shape = {
-        "general": {"_hit": (H,), "_miss": (H, M - 1)},
-        "sampling": {"gamma": (H,), "beta": (M if H > 1 else B,)},
-        "scoring": {"gamma": (H,), "beta": (H,)},
-    }[name]
-    assert set(sites) == {"pi", "K", *shape}
-    assert all(sites[k].shape == (N, *s) for k, s in shape.items())
+    shapes = sites_of(name, H, B) | {"pi": (M,)}
+    assert {k: x.shape[1:] for k, x in sites.items()} == shapes
 
 
 @pytest.mark.parametrize(("name", "H", "B"), BAYESIAN_STUDIES)
 def test_belief(name, H, B):
     design, _, v = drawn(name, H, B)
     P = table_of_P(name, H, H + B, v)[:, design.hypothesis]
-    expected = bayes(design.shots, v["pi"][:, None], P, v["K"][:, None])[1]
+    expected = bayes(evidence(design.shots, v), v["pi"][:, None], P, v["K"][:, None])[1]
     np.testing.assert_allclose(v["belief"].sum(-1), 1)
     np.testing.assert_allclose(v["belief"], expected.astype(float), rtol=0, atol=1e-7)
     np.testing.assert_allclose(  # before the first demonstration
@@ -248,7 +309,7 @@ def test_belief(name, H, B):
 
 @of_every_law
 def test_prior_draws_are_reproducible(name):
-    design, logp, _ = drawn(name, 1, 1)
+    design, logp, _ = drawn(name, *FIRST_SIZE[name])
     again, _ = _prior_program(name)(design, _keys(N, 0))
     other, _ = _prior_program(name)(design, _keys(N, 1))
     np.testing.assert_array_equal(logp, again)
@@ -262,35 +323,40 @@ def parameters(name, rng, n=300):
     """Arguments of `curve` after `shots`, (n, 1, ...) each, and the oracle's log p of shots."""
     u = lambda low, high, *shape: rng.uniform(low, high, (n, 1, *shape))  # noqa: E731
     e = lambda low, high, *shape: np.exp(u(low, high, *shape))  # noqa: E731
-    if name in BASELINES:
-        ranges = {"n_c": (-2, 6), "n_0": (-2, 6), "alpha": (-2, 1), "k": (-2, 2)}
-        names = list(inspect.signature(BASELINES[name]).parameters)[1:]
-        v = {p: e(*ranges.get(p, (-3, 1))) for p in names}
-        return v, lambda shots, v: BASELINES[name](shots, **v)
-    K = e(-6, 2)
-    if name == "scoring":
-        gamma = u(0.02, 1)
-        v = {"pi": expit(u(-15, 5)), "gamma": gamma, "beta": gamma * e(-9, -0.001), "K": K}
+    shares = {"p": (0.02, 1), "gamma": (0.02, 1), "discount": (0, 0.9), "b": (-15, 5)}
+    logs = {"n_c": (-2, 6), "n_0": (-2, 6), "n_l": (-2, 6), "n_ctx": (0, 8), "s": (-6, 1)}
+    logs |= {"alpha": (-2, 1), "alpha_2": (-2, 1), "a": (-2, 1), "k": (-2, 2), "K": (-6, 2)}
+    logs |= {"g": (-6, 2), "floor": (-9, -0.01)}
+    one = lambda p: u(*shares[p]) if p in shares else e(*logs.get(p, (-3, 1)))  # noqa: E731
+    if name in CURVES:
+        v = {p: one(p) for p in names_of(name)}
+        if "beta" in v:
+            v["beta"] = v["gamma"] * e(-9, -0.001)
+        return v, lambda shots, v: CURVES[name](shots, **v)
+    tie, more = TIE_OF[name], [*OF_STUDY.get(name, ()), *OF_CURVE.get(name, ())]
+    if tie == "scoring":
+        gamma = one("gamma")
+        v = {"pi": expit(u(-15, 5)), "gamma": gamma, "beta": gamma * e(-9, -0.001)}
+    else:
+        v = {"pi": rng.dirichlet([0.5] * 3, (n, 1))}
+        v |= {"P": e(-7, 0, 3)} if tie == "general" else {"gamma": e(-2, 0, 2)}
+        v |= {} if tie == "general" else {"beta": e(-9, -2, 3)}
+    v |= {p: one(p) for p in ("K", *more)}
 
-        def scoring(shots, v):
-            pair = [
-                np.broadcast_arrays(v[a], b) for a, b in (("pi", 1 - v["pi"]), ("gamma", v["beta"]))
-            ]
-            return bayes(shots, *(np.stack(x, axis=-1) for x in pair), v["K"])[0]
+    def expected(shots, v):
+        pi, P = v["pi"], v.get("P")
+        if tie == "scoring":
+            pi = np.stack(np.broadcast_arrays(pi, 1 - pi), axis=-1)
+            P = np.stack(np.broadcast_arrays(v["gamma"], v["beta"]), axis=-1)
+        elif tie == "sampling":  # of hypothesis 1
+            P = np.stack([v["beta"][..., 0], v["gamma"][..., 1], v["beta"][..., 2]], axis=-1)
+        counted = np.asarray(shots, np.longdouble) ** (1 - v.get("discount", 0.0))
+        q, q0 = (bayes(x, pi, P, v["K"])[0] for x in (counted, 0 * counted))
+        if name not in MADE_OF:
+            return q
+        return MADE_OF[name](shots, q, q0, **{p: v[p] for p in more if p != "discount"})
 
-        return v, scoring
-    pi = rng.dirichlet([0.5] * 3, (n, 1))
-    if name == "general":
-        v = {"pi": pi, "P": e(-7, 0, 3), "K": K}
-        return v, lambda shots, v: bayes(shots, v["pi"], v["P"], v["K"])[0]
-    gamma = e(-2, 0, 2)
-    v = {"pi": pi, "gamma": gamma, "beta": e(-9, -2, 3), "K": K}
-
-    def sampling(shots, v):  # of hypothesis 1
-        P = np.stack([v["beta"][..., 0], v["gamma"][..., 1], v["beta"][..., 2]], axis=-1)
-        return bayes(shots, v["pi"], P, v["K"])[0]
-
-    return v, sampling
+    return v, expected
 
 
 def curve(name, shots, v):
@@ -303,7 +369,7 @@ def _curve_program(name):
     f = laws()[name].curve
 
     def many(shots, v):
-        if name != "sampling":
+        if TIE_OF.get(name) != "sampling":
             return f(shots, **v)
         # (M,) and (H,) belong to one study: the draws are mapped over.
         one = lambda v: f(shots[0], jnp.ones(shots.shape[1], int), **v)  # noqa: E731
@@ -339,23 +405,26 @@ def test_float32_up_to_a_million_shots(name, rng):
 @of_every_law
 def test_endless_demonstrations_give_the_ceiling(name, rng):
     v, _ = parameters(name, rng)
-    top = {"scoring": "gamma", "general": "P", "sampling": "gamma"}.get(name)
-    ceiling = np.exp(-v["L"]) if top is None else v[top]
-    if name == "general":
-        ceiling = ceiling.max(-1)
-    elif name == "sampling":
-        ceiling = ceiling[..., 1]
+    if name == "context":  # what was gained is lost
+        end = np.exp(curve(name, np.zeros((1, 1)), v))
+    elif TIE_OF.get(name) == "general":
+        end = v["P"].max(-1)
+    elif TIE_OF.get(name) == "sampling":
+        end = v["gamma"][..., 1]
+    else:
+        end = {"recognition": 1.0, "constant": v.get("p")}.get(name, v.get("gamma"))
+        end = np.exp(-v["L"]) if "L" in v else end
     p = np.exp(curve(name, np.full((1, 1), 1e300), v))
-    np.testing.assert_allclose(p, ceiling, rtol=1e-12)
+    np.testing.assert_allclose(p, np.broadcast_to(end, p.shape), rtol=1e-12)
 
 
-@pytest.mark.parametrize("name", BAYESIAN)
+@pytest.mark.parametrize("name", [law for law in BAYESIAN if law != "recognition"])
 def test_without_evidence_the_curve_is_flat(name, rng):
     v, _ = parameters(name, rng)
     v["K"] = np.zeros_like(v["K"])
-    if name == "scoring":
+    if TIE_OF[name] == "scoring":
         level = v["pi"] * v["gamma"] + (1 - v["pi"]) * v["beta"]
-    elif name == "general":
+    elif TIE_OF[name] == "general":
         level = (v["pi"] * v["P"]).sum(-1)
     else:
         level = v["pi"][..., 1] * v["gamma"][..., 1]
@@ -412,6 +481,78 @@ def test_three_programs_are_one_for_one_hypothesis_and_one_background(rng):
         np.testing.assert_allclose(energy, results[0][1], rtol=1e-10)
 
 
+@pytest.mark.parametrize("name", TYINGS[1])
+def test_without_a_discount_the_law_is_the_papers(name, rng):
+    v, _ = parameters(name, rng)
+    discount = v.pop("discount")
+    paper = curve(TIE_OF[name], MANY, v)
+    none = curve(name, MANY, {**v, "discount": np.zeros_like(discount)})
+    np.testing.assert_allclose(none, paper, rtol=1e-9, atol=1e-12)
+    # n demonstrations count as n^(1 - discount), and no discount counts for 0 or 1.
+    half = curve(name, MANY**2, {**v, "discount": np.full_like(discount, 0.5)})
+    np.testing.assert_allclose(half, paper, rtol=1e-9, atol=1e-12)
+    most = curve(name, MANY[:, :2], {**v, "discount": np.full_like(discount, 1 - 1e-12)})
+    np.testing.assert_allclose(most, paper[:, :2], rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", TYINGS[1])
+def test_programs_without_a_discount_are_the_papers(name):
+    """The same curve, and the same priors but for the discount's, whose density is 1."""
+    _, _, v = drawn(TIE_OF[name], 2, 2)
+    found = []
+    for law, more in ((TIE_OF[name], {}), (name, {"discount": 0.0})):
+        model, design = laws()[law].model, design_of(2, 2)
+
+        def one(v, model=model, design=design, more=more):
+            with handlers.substitute(data=v | more), handlers.trace() as trace:
+                logp = model(design)
+            sites = [s for s in trace.values() if s["type"] == "sample"]
+            return logp, sum(jnp.sum(s["fn"].log_prob(s["value"])) for s in sites)
+
+        sampled = {k: v[k][:50] for k in (*sites_of(TIE_OF[name], 2, 2),)}
+        found.append(mapped(one)(sampled))
+    for paper, discounted in zip(*found, strict=True):
+        np.testing.assert_allclose(discounted, paper, rtol=1e-9, atol=1e-12)
+
+
+def test_hill_is_logistic_in_log_shots(rng):
+    v, _ = parameters("hill", rng)
+    gamma, beta, n_0, k = v.values()
+    belief = expit(k * (np.log(MANY + 1) - np.log(n_0)))
+    p = np.exp(curve("hill", MANY, v))
+    np.testing.assert_allclose(p, beta + (gamma - beta) * belief, rtol=0, atol=1e-12)
+
+
+def test_belief_is_discounted_scoring_without_a_floor(rng):
+    v, _ = parameters("belief", rng)
+    beta = v["gamma"] * 1e-280
+    K = v["g"] / np.log(v["gamma"] / beta)
+    of = {"pi": expit(v["b"]), "gamma": v["gamma"], "beta": beta, "K": K}
+    same = curve("discounted_scoring", MANY, of | {"discount": v["discount"]})
+    np.testing.assert_allclose(curve("belief", MANY, v), same, rtol=1e-9, atol=1e-12)
+
+
+def test_broken_without_a_break_is_the_power_law(rng):
+    v, _ = parameters("broken", rng)
+    v["alpha_2"] = v["alpha"]
+    power = curve("power", MANY, {k: v[k] for k in ("C", "alpha", "L")})
+    np.testing.assert_allclose(curve("broken", MANY, v), power, rtol=1e-12)
+
+
+def test_what_is_built_on_scoring(rng):
+    """Without learning and floor recognition is scoring; without a limit context is discounted."""
+    v, _ = parameters("recognition", rng)
+    scoring = curve("scoring", MANY, {k: v[k] for k in ("pi", "gamma", "beta", "K")})
+    bare = {**v, "floor": v["floor"] * 1e-30, "a": v["a"] * 1e-30}
+    np.testing.assert_allclose(curve("recognition", MANY, bare), scoring, rtol=1e-9, atol=1e-12)
+    v, _ = parameters("context", rng)
+    names = ("pi", "gamma", "beta", "K", "discount")
+    endless = {**v, "n_ctx": np.full_like(v["n_ctx"], 1e9), "s": np.full_like(v["s"], 1e-6)}
+    found = curve("context", MANY, endless)
+    discounted = curve("discounted_scoring", MANY, {k: v[k] for k in names})
+    np.testing.assert_allclose(found, discounted, rtol=1e-9, atol=1e-12)
+
+
 # Gradients
 
 
@@ -425,10 +566,12 @@ def test_gradients(name, shots, rng):
         assert np.isfinite(g).all(), key
     if shots > 1:
         return  # nearly all gradients are 0 there
+    h = np.longdouble(1e-8)
+    if shots or "discount" not in v:  # discounted evidence begins with an endless slope
+        up = expected(n + h, v), expected(n + 2 * h, v)  # shots stay >= 0
+        slope = (4 * up[0] - up[1] - 3 * expected(n, v)) / (2 * h)
+        np.testing.assert_allclose(np.asarray(by_shots), slope.astype(float), rtol=1e-6, atol=1e-8)
     h = np.longdouble(1e-6)
-    up = expected(n + h, v), expected(n + 2 * h, v)  # shots stay >= 0
-    slope = (4 * up[0] - up[1] - 3 * expected(n, v)) / (2 * h)
-    np.testing.assert_allclose(np.asarray(by_shots), slope.astype(float), rtol=1e-6, atol=1e-8)
     for key, g in by_parameter.items():
         for i in np.ndindex(v[key].shape[2:]):
             at = (slice(None), slice(None), *i)
@@ -475,21 +618,30 @@ class Points:
     slope: dict
 
 
-SPACES = of_studies(BAYESIAN, [(1, 1), (2, 2)], [(1, 3), (5, 0), (5, 2)])
-SPACES += of_studies(["scoring"], [(2, 0), (5, 1)]) + of_studies(BASELINE_LAWS, [(2, 1)], [(1, 1)])
+SPACES = of_studies(TIES, [(1, 1), (2, 2)], [(1, 3), (5, 0), (5, 2)])
+SPACES += of_studies(["scoring"], [(2, 0), (5, 1)])
+SPACES += of_studies([law for law in BUILT if law not in OTHER_TIES], [(2, 1)], [(1, 1), (5, 2)])
+SPACES += of_studies(OTHER_TIES, [], [(1, 1), (2, 1), (2, 0)])
+SPACES += of_studies(PER_CURVE, [(2, 1)], [(1, 1)])
 of_every_space = pytest.mark.parametrize(("name", "H", "B"), SPACES)
 
 
 def sites_of(name, H, B):
     """Shapes of the unconstrained sites."""
     M = H + B
-    if name in BASELINES:
-        return dict.fromkeys(list(inspect.signature(BASELINES[name]).parameters)[1:], (H,))
-    return {"pi": (M - 1,), "K": ()} | {
-        "general": {"_hit": (H,), "_miss": (H, M - 1)},
-        "sampling": {"gamma": (H,), "beta": (M if H > 1 else B,)},
-        "scoring": {"gamma": (H,), "beta": (H,)},
-    }[name]
+    if name in CURVES:
+        return dict.fromkeys(names_of(name), (H,))
+    more = dict.fromkeys(OF_STUDY.get(name, ()), ())
+    more |= dict.fromkeys(OF_CURVE.get(name, ()), (H,))
+    return (
+        {"pi": (M - 1,), "K": ()}
+        | more
+        | {
+            "general": {"_hit": (H,), "_miss": (H, M - 1)},
+            "sampling": {"gamma": (H,), "beta": (M if H > 1 else B,)},
+            "scoring": {"gamma": (H,), "beta": (H,)},
+        }[TIE_OF[name]]
+    )
 
 
 @cache
@@ -528,9 +680,10 @@ def test_gradients_in_the_unconstrained_space(name, H, B):
         at = points(name, H, B, scale)[-1]
         there = np.ones(len(at.energy), bool)  # n_0 = exp(-5000), say, is no floating-point number
         for k, x in at.v.items():
-            if k not in ("pi", "gamma", "beta", "_hit", "_miss"):
+            if k not in ("pi", "gamma", "beta", "_hit", "_miss", "b"):
                 there &= ((x > 0) & np.isfinite(x)).reshape(len(x), -1).all(axis=1)
-        assert np.sum(~there) <= (2 if scale == 4.0 else 0)
+        # More of Hill's: its log n_0 is the log-odds of the start over -k.
+        assert np.sum(~there) <= ({"hill": 20, "broken": 4}.get(name, 2) if scale == 4.0 else 0)
         assert np.all(~(at.energy[~there] < 1e4))
         assert np.isfinite(at.energy[there]).all(), scale
         assert all(np.isfinite(g[there]).all() for g in at.slope.values()), scale
@@ -549,30 +702,32 @@ def test_energies_that_would_overflow_are_infinite():
     assert np.isfinite(energy(w | {"C": jnp.array([5.0])})[0])
 
 
-@pytest.mark.parametrize("name", BASELINE_LAWS)
-@pytest.mark.parametrize("shots", [(0.0,), (0.0, 1.0), (1.0,), (3.0, 1e7)])
-def test_coordinates_at_any_longest_shots(name, shots, x64):
+@pytest.mark.parametrize("name", PER_CURVE)
+def test_coordinates_at_any_longest_shots(name, x64):
     """One to one where only 0 shots, or 1, were measured, and to ten million."""
-    law, rng = laws()[name], np.random.default_rng(3)
-    design = Design(np.array(shots), np.zeros(len(shots), int), 1)
-    names = list(inspect.signature(BASELINES[name]).parameters)[1:]
+    law, names, rng = laws()[name], names_of(name), np.random.default_rng(3)
 
-    def move(x):
-        z, log_det = law.coordinates(design, {k: x[i : i + 1] for i, k in enumerate(names)})
-        return jnp.concatenate([z[k] for k in names]), log_det
+    def one(shots, x):
+        def move(x):
+            design = Design(shots, jnp.zeros(2, int), 1)
+            z, log_det = law.coordinates(design, {k: x[i : i + 1] for i, k in enumerate(names)})
+            return jnp.concatenate([z[k] for k in names]), jnp.asarray(log_det, float)
 
-    both = jax.jit(lambda x: (jax.jacfwd(lambda x: move(x)[0])(x), move(x)[1]))
-    for x in rng.normal(size=(20, len(names))):
-        jacobian, log_det = both(x)
+        return *jax.jacfwd(move)(x)[:1], move(x)[1]
+
+    program = mapped(one)
+    for longest in (0.0, 1.0, 1e7):
+        x = rng.normal(size=(20, len(names)))
+        jacobian, log_det = program(np.tile([0.0, longest], (20, 1)), x)
         sign, expected = np.linalg.slogdet(jacobian)
-        assert sign != 0
+        assert (sign != 0).all()
         np.testing.assert_allclose(log_det, expected, rtol=0, atol=1e-8)
 
 
-@pytest.mark.parametrize("name", list(laws()))
+@pytest.mark.parametrize("name", [law for law in LAWS if law not in OTHER_TIES])
 def test_energy_in_float32(name):
     """As on a GPU: within a few hundredths of a nat of float64, at draws that matter."""
-    design, data, at = points(name, 1, 1, 1.0)
+    design, data, at = points(name, *FIRST_SIZE[name], 1.0)
     near = at.energy < 100
     law = laws()[name]
     potential = Engine(law, NOISES["given-se"], Settings()).posterior.potential
@@ -591,15 +746,14 @@ def test_jacobian_of_coordinates(name, H, B):
         log_det = np.linalg.slogdet(at.z_jacobian)[1]
         np.testing.assert_allclose(at.z_log_det, log_det, rtol=0, atol=1e-9)
     moved = max(np.abs(at.z[k] - at.w[k]).max() for k in at.w)
-    assert moved > 1
+    assert (moved > 1) == (name != "constant")
 
 
-@pytest.mark.parametrize("name", BASELINE_LAWS)
+@pytest.mark.parametrize("name", ["power", "bounded", "logistic", "broken"])
 def test_coordinates_of_baselines_are_what_the_data_see(name):
     design, _, at = points(name, 2, 1, 2.0)
-    drop, shape = {"power": "C alpha", "bounded": "C alpha", "logistic": "A k"}[name].split()
-    w, v, oracle = at.w, at.v, BASELINES[name]
-    names = list(inspect.signature(oracle).parameters)[1:]
+    drop, shape = ("A", "k") if name == "logistic" else ("C", "alpha")
+    w, v, oracle, names = at.w, at.v, CURVES[name], names_of(name)
     N = np.array([np.max(design.shots[design.hypothesis == h]) for h in range(2)])
     y = lambda n: -oracle(n, *[v[k].astype(np.longdouble) for k in names])  # noqa: E731
     same = partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-7)
@@ -619,7 +773,9 @@ def test_coordinates_of_baselines_are_what_the_data_see(name):
     same(kept, expit(w["L"]))
     ratio = ((y(N) - v["L"]) / (y(0) - v["L"])).astype(float)
     x = np.logaddexp(0, -w[shape])
-    same(ratio, expit(w["L"]) * np.exp(-priors.BEND * np.sinh(x / priors.BEND)))
+    same(ratio, expit(w["L"]) * np.exp(-coordinates.BEND * np.sinh(x / coordinates.BEND)))
+    if name == "broken":
+        same(np.log(v["alpha_2"] / v["alpha"]), w["alpha_2"])
     if name == "bounded":
         a = 1 - np.log(ratio) / span
         drop = np.log((y(0) - v["L"]).astype(float) / MEAN_C)
@@ -631,6 +787,13 @@ def _n_0_without_rest(k, span, kept):
     """log n_0 at which a curve of this k, with L = 0, keeps this share of y(0) at the end."""
     f = lambda x: log_expit(k * (x - span)) - log_expit(k * x) - np.log(kept)  # noqa: E731
     return optimize.brentq(f, -1e3 / k, 1e3 / k, xtol=1e-13)
+
+
+@pytest.mark.parametrize("name", ["hill", "belief", "recognition", "context", "discounted_scoring"])
+def test_a_coordinate_is_the_value_at_0_shots(name):
+    design, _, at = points(name, 2, 1, 1.0)
+    start = np.exp(oracle(name, design, at.v)[:, :: len(SHOTS)].astype(float))
+    np.testing.assert_allclose(logit(start), at.w["gamma"], rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "H", "B"), [s for s in SPACES if s.values[0] == "scoring"])
@@ -647,13 +810,13 @@ def test_coordinates_of_scoring_are_one_to_one(name, H, B):
     centre = np.log(M - 1 - np.arange(n))  # w = 0 is the centre of the simplex
     same = partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
     same(w["gamma"][:, :n], logit(start))
-    far = lambda u: u * np.sqrt(1 + (u / priors.TAIL) ** 2)  # noqa: E731
+    far = lambda u: u * np.sqrt(1 + (u / coordinates.TAIL) ** 2)  # noqa: E731
     same(far(w["pi"][:, :n] - centre), logit((gamma - start) / (1 - start)))
     same(far(w["beta"][:, :n]), logit(r[:, :n] / q))
     need = 1 + np.logaddexp(0, -1 - logit(stick))
-    evidence = np.log(need / (N[:n] * (priors.FLOOR + np.log(1 / r[:, :n])))).mean(-1)
+    evidence = np.log(need / (N[:n] * (coordinates.FLOOR + np.log(1 / r[:, :n])))).mean(-1)
     scale = need.mean(-1)
-    wide = np.logaddexp(0, w["K"] - priors.WALL) - np.logaddexp(0, -w["K"] - priors.WALL)
+    wide = np.logaddexp(0, w["K"] - coordinates.WALL) - np.logaddexp(0, -w["K"] - coordinates.WALL)
     same(np.log(v["K"]) - evidence, w["K"] / scale + (1 - 1 / scale) * wide)
     for site in ("gamma", "pi", "beta"):  # what has no stick stays as it is
         same(w[site][:, n:], z[site][:, n:])
@@ -662,27 +825,47 @@ def test_coordinates_of_scoring_are_one_to_one(name, H, B):
         same(start[:, 0], np.exp(bayes(0.0, v["pi"], pair, v["K"])[0]).astype(float))
 
 
+def lognormal(m, s):
+    return stats.lognorm(s, scale=np.exp(m))
+
+
+# Documented priors, and their 90 % intervals as documented.
+PRIORS = {
+    "C": stats.expon(scale=2), "A": stats.expon(scale=2), "L": stats.expon(),
+    "alpha": lognormal(np.log(0.5), 1), "alpha_2": lognormal(np.log(0.5), 1),
+    "a": lognormal(np.log(0.5), 1), "n_c": lognormal(np.log(10), 2),
+    "n_0": lognormal(np.log(10), 2), "k": lognormal(0, 1), "f": lognormal(-1, 1),
+    "n_l": lognormal(np.log(100), 2), "n_ctx": lognormal(np.log(100), 2), "K": lognormal(-1, 2),
+    "g": lognormal(-0.9, 2.4), "b": stats.hypsecant(scale=2), "floor": stats.beta(0.5, 1),
+    "p": stats.uniform(), "gamma": stats.uniform(), "discount": stats.uniform(),
+}  # fmt: skip
+INTERVALS = {
+    "alpha": (0.10, 2.6), "alpha_2": (0.10, 2.6), "a": (0.10, 2.6), "n_c": (0.4, 270),
+    "n_0": (0.4, 270), "k": (0.19, 5.2), "f": (0.07, 1.9), "n_l": (3.7, 2700),
+    "n_ctx": (3.7, 2700), "K": (0.014, 9.9), "g": (0.008, 21),
+}  # fmt: skip
+OTHERS = {("broken", "n_c"): (lognormal(np.log(30), 1.5), (2.5, 350))}  # of one law alone
+
+
+def prior_of(name, site):
+    """Distribution and 90 % interval."""
+    return OTHERS.get((name, site), (PRIORS[site], INTERVALS.get(site)))
+
+
 def log_prior(name, H, B, v):
     """Log density of the documented priors at the sampled sites of one draw."""
-    lognormal = lambda x, m, s: stats.lognorm.logpdf(x, s, scale=np.exp(m)).sum()  # noqa: E731
-    if name in BASELINES:
-        total = stats.expon.logpdf(v["L"]).sum()
-        total += stats.expon.logpdf(v["A" if name == "logistic" else "C"], scale=2).sum()
-        of = {
-            "alpha": (np.log(0.5), 1),
-            "n_c": (np.log(10), 2),
-            "n_0": (np.log(10), 2),
-            "k": (0, 1),
-        }
-        return total + sum(lognormal(v[k], *of[k]) for k in v if k in of)
-    pi = np.array(v["pi"])
-    total = stats.dirichlet.logpdf(pi / pi.sum(), [0.5] * len(pi))
-    total += np.log(np.arange(1, B + 1)).sum() if B >= 2 else 0  # B! labellings are one
-    total += lognormal(v["K"], -1, 2)
     below = lambda x, u: (stats.beta.logpdf(x / u, 0.5, 1) - np.log(u)).sum()  # noqa: E731
-    if name == "general":
+    total = sum(prior_of(name, k)[0].logpdf(x).sum() for k, x in v.items() if k in PRIORS)
+    if "s" in v:
+        total += lognormal(np.log(5 / v["n_ctx"]), 1).logpdf(v["s"])
+    if name in CURVES:
+        return total + (below(v["beta"], v["gamma"]) if "beta" in v else 0)
+    pi = np.array(v["pi"])
+    total += stats.dirichlet.logpdf(pi / pi.sum(), [0.5] * len(pi))
+    total += np.log(np.arange(1, B + 1)).sum() if B >= 2 else 0  # B! labellings are one
+    if TIE_OF[name] == "general":
         return total + below(v["_miss"], v["_hit"][:, None])
-    if name == "scoring":
+    if TIE_OF[name] == "scoring":
         return total + below(v["beta"], v["gamma"])
     gamma = v["gamma"]
     own = range(1 if H == 1 else 0, H + B)
@@ -752,15 +935,18 @@ def interval(draws, low, high):
         assert abs(below - level) < 4 * np.sqrt(0.05 * 0.95 / n) + 0.003
 
 
-@pytest.mark.parametrize(("name", "H", "B"), of_studies(BAYESIAN, [(1, 3), (5, 2)], [(2, 1)]))
+@pytest.mark.parametrize(
+    ("name", "H", "B"),
+    of_studies(TIES, [(1, 3), (5, 2)], [(2, 1)]) + of_studies(BUILT, [(2, 1)]),
+)
 def test_implied_priors_of_bayesian_laws(name, H, B):
     _, _, v = drawn(name, H, B)
     M = H + B
     P = table_of_P(name, H, M, v)
     same_law(P[:, range(H), range(H)], stats.uniform)  # any ceiling
-    if name == "general":
+    if TIE_OF[name] == "general":
         evidence = np.log(v["_hit"][..., None] / v["_miss"])
-    elif name == "scoring" or H == 1:
+    elif TIE_OF[name] == "scoring" or H == 1:
         evidence = np.log(v["gamma"] / v["beta"])
     else:  # the smallest gamma of another hypothesis bounds beta
         g, M = v["gamma"], H + B
@@ -769,8 +955,10 @@ def test_implied_priors_of_bayesian_laws(name, H, B):
         evidence = np.log(bound / v["beta"])
     for one in np.moveaxis(evidence.reshape(len(evidence), -1), 1, 0):
         same_law(one, stats.expon(scale=2))
-    same_law(np.log(v["K"]), stats.norm(-1, 2))
-    interval(v["K"], 0.014, 9.9)
+    as_documented(name, v)
+    if "s" in v:
+        same_law(v["s"] * v["n_ctx"], lognormal(np.log(5), 1))
+        interval(v["s"] * v["n_ctx"], 1, 26)
     for h in range(H):
         same_law(v["pi"][:, h], stats.beta(0.5, (M - 1) / 2))
     same_law(v["pi"][:, H:].sum(-1), stats.beta(B / 2, H / 2))  # the backgrounds' total
@@ -781,25 +969,35 @@ def test_implied_priors_of_bayesian_laws(name, H, B):
     assert stats.ks_2samp(largest, u.max(-1)).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("name", list(BASELINES))
-def test_implied_priors_of_baselines(name):
+@pytest.mark.parametrize("name", PER_CURVE)
+def test_implied_priors_of_curves(name):
     _, logp, v = drawn(name, 2, 1)
-    drop = v["A" if name == "logistic" else "C"]
-    same_law(drop, stats.expon(scale=2))
-    same_law(v["ceiling"], stats.uniform)
+    as_documented(name, v)
+    if name != "constant":
+        same_law(v["ceiling"], stats.uniform)
     if name == "power":  # the start, relative to the ceiling
         start = logp.reshape(-1, 2, len(SHOTS))[:, :, 0]
         same_law(np.log(v["ceiling"]) - start, stats.expon(scale=2))
-    documented = {
-        "alpha": (stats.norm(np.log(0.5), 1), 0.10, 2.6),
-        "n_c": (stats.norm(np.log(10), 2), 0.4, 270),
-        "n_0": (stats.norm(np.log(10), 2), 0.4, 270),
-        "k": (stats.norm(0, 1), 0.19, 5.2),
-    }
-    for site in documented.keys() & v.keys():
-        distribution, low, high = documented[site]
-        same_law(np.log(v[site]), distribution)
-        interval(v[site], low, high)
+    if name == "hill":
+        same_law(np.log(v["gamma"] / v["beta"]), stats.expon(scale=2))
+    if name == "belief":
+        same_law(expit(v["b"]), stats.beta(0.5, 0.5))
+        implied = drawn("discounted_scoring", 2, 1)[2]
+        same_moments(np.log(v["g"]), np.log(implied["rate"]))
+
+
+def as_documented(name, v):
+    for site in PRIORS.keys() & v.keys():
+        distribution, edges = prior_of(name, site)
+        same_law(v[site], distribution)
+        if edges is not None:
+            interval(v[site], *edges)
+
+
+def same_moments(x, y):
+    """Means within a tenth of a standard deviation, and standard deviations within a tenth."""
+    assert abs(x.mean() - y.mean()) < 0.1 * y.std()
+    assert 0.9 < x.std() / y.std() < 1.1
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 1.0), (2.0, 3.0)])

@@ -85,8 +85,9 @@ def add_fit_options(parser: Parser) -> None:
     group = parser.add_argument_group("fitting")
     add = group.add_argument
     add(
-        "--law", nargs="+", default=["all"], metavar="NAME|PATH",
-        help="names or files of laws (default: all six; see bayesicl laws)",
+        "--law", nargs="+", default=["paper"], metavar="NAME|PATH",
+        help="names or files of laws, paper for the six of Arora et al. (default), or all; see "
+        "bayesicl laws",
     )  # fmt: skip
     add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")

@@ -105,10 +105,11 @@ def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
 
 
 def chosen_laws(names: Sequence[str]) -> "list[Law]":
-    """The laws of these names and files, each once; "all" stands for those of bayesicl."""
-    from bayesicl.law import LAWS, load_law
+    """The laws of these names and files, each once; "paper" and "all" stand for several."""
+    from bayesicl.law import LAWS, PAPER, load_law
 
-    names = [law for name in names for law in (LAWS if name == "all" else [name])]
+    several = {"paper": PAPER, "all": LAWS}
+    names = [law for name in names for law in several.get(name, [name])]
     laws = {name: load_law(name) for name in names}
     paths: dict[str, str] = {}
     for name, law in laws.items():

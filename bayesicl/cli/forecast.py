@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     for tree in _fits(args, failures):
         complaints.append(common.complaint(tree))
         # Beside saved fits --law tells where a law is; a table's fits know it.
-        law = args.law[0] if args.law != ["all"] and args.out is None else None
+        law = args.law[0] if args.law != ["paper"] and args.out is None else None
         if not tree["study"]["fitted"].all():
             parts["cells"].append(score_cells(tree, law=law, seed=args.seed))
         prediction = predict(tree, args.shots, law=law, seed=args.seed)
@@ -136,7 +136,7 @@ def _fits(args: argparse.Namespace, failures: list[str]) -> "Iterable[xr.DataTre
             if getattr(args, option) != default and option not in ("law", "seed"):
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag} is for a table, and {first} holds fits; leave it out")
-        if args.law != ["all"] and not args.law[0].endswith(".py"):
+        if args.law != ["paper"] and not args.law[0].endswith(".py"):
             raise InputError(
                 f"--law {args.law[0]}: beside fits it says where your own law's file is; name the "
                 "fits that you want instead"
