@@ -27,7 +27,7 @@ from holdouts.sources import (
     read_sources,
     units,
 )
-from peers import NOT_RUN, peers
+from peers.every import NOT_RUN, PEERS
 
 from bayesicl.errors import InputError
 from bayesicl.settings import Settings
@@ -45,7 +45,7 @@ def parse() -> argparse.Namespace:
     add("--rolling", action="store_true", help="rolling origins, too")
     add("--laws", nargs="*", default=list(LAWS), metavar="LAW[:NOISE]")
     add("--noise", help="of all laws that do not name their own")
-    add("--peers", nargs="*", default=list(peers()), choices=list(peers()), metavar="NAME")
+    add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
     add("--default", help="side that others are compared with (default: the last law)")
     add("--processes", type=int, default=2, help="that fit laws (default 2)")
     add("--warmup", type=int, default=Settings().warmup)
@@ -70,7 +70,6 @@ def main() -> None:
         raise InputError("no split leaves anything to predict: see --fractions and --rolling")
     (args.out / "scored").mkdir(parents=True, exist_ok=True)
     sides, failures = {}, []
-    known = peers()
     settings = Settings(warmup=args.warmup, draws=args.draws)
     for spec in args.laws:
         sides[spec], broken = run_law(
@@ -78,7 +77,7 @@ def main() -> None:
         )
         failures += broken
     for name in args.peers:
-        sides[name] = run_peer(name, known[name], asked, args.out)
+        sides[name] = run_peer(name, PEERS[name], asked, args.out)
     cells, events = tables.cells_table(asked, sides)
     splits = [f"{x:g}%" for x in args.fractions]
     splits += ["rolling", "rolling, next"] if args.rolling else []

@@ -94,12 +94,11 @@ def _scored(unit: Unit, found: HeldOut, passed: bool, rng: np.random.Generator) 
 
 def run_peer(name: str, peer: Forecast, units: Sequence[Unit], out: Path) -> list[Scored]:
     """The scores of a peer for each unit."""
-    from peers import __file__ as own
-
-    code = _sources_hash(*HERE, *map(str, Path(own).parent.glob("*.py")))
+    own = inspect.getfile(getattr(peer, "func", peer))
+    code = _sources_hash(*HERE, own, inspect.getfile(Cells))
     kept = Kept(out / "scored" / f"{name}.jsonl")
     rows = []
-    for unit in tqdm(units, desc=name, file=sys.stderr, disable=None):
+    for unit in tqdm(units, desc=name, file=sys.stderr, mininterval=5):
         key = digest(unit_key(unit), name, code)
         if key not in kept.found:
             rng = np.random.default_rng(int(key[:12], 16))
@@ -220,7 +219,7 @@ def _fits(
         else:
             ready.append((number, path, ""))
     spread = executor_of(f"processes={processes}", len(jobs), "cpu")
-    with tqdm(total=len(todo), desc=law, file=sys.stderr, disable=None) as bar:
+    with tqdm(total=len(todo), desc=law, file=sys.stderr, mininterval=5) as bar:
         for one in ready:
             yield one
             bar.update()

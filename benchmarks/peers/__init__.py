@@ -8,7 +8,6 @@ draws of the mean curve there, of the same shape. Each sees one curve alone.
 """
 
 from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -22,10 +21,6 @@ class Cells(NamedTuple):
     total: np.ndarray
 
 
-NOT_RUN = {
-    "lcpfn": "the package on PyPI ships no weights, and none are trained here",
-}
-
 Forecast = Callable[[Cells, Cells, np.random.Generator, int], tuple[np.ndarray, np.ndarray]]
 
 
@@ -33,15 +28,3 @@ def binomial(level: np.ndarray, cells: Cells, rng: np.random.Generator) -> np.nd
     """New measurements of cells whose items are answered rightly with these probabilities."""
     total = np.round(cells.total).astype(int)
     return rng.binomial(total, np.clip(level, 0.0, 1.0)) / total
-
-
-def peers() -> dict[str, Forecast]:
-    """All peers by name."""
-    from peers import gp, last_value, least_squares
-
-    return {
-        **{f"least_squares_{law}": partial(least_squares.forecast, law)
-           for law in least_squares.LAWS},
-        "last_value": last_value.forecast,
-        "gp": gp.forecast,
-    }  # fmt: skip
