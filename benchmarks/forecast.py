@@ -36,7 +36,7 @@ LAWS = ("scoring", "power", "bounded", "logistic", "discounted_scoring")
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     add = parser.add_argument
     add("--data", type=Path, required=True, help="folder with the sources' CSV files")
     add("--out", type=Path, help="folder for fits, scores and tables")
@@ -56,6 +56,9 @@ def parse() -> argparse.Namespace:
         parser.error("say where fits, scores and tables go: --out DIR")
     if args.noise:
         args.laws = [law if ":" in law else f"{law}:{args.noise}" for law in args.laws]
+    args.default = args.default or (args.laws or args.peers or [""])[-1]
+    if args.default not in (*args.laws, *args.peers):
+        parser.error(f"--default must be one of the laws and peers asked for, got {args.default!r}")
     return args
 
 
@@ -81,14 +84,14 @@ def main() -> None:
     cells, events = tables.cells_table(asked, sides)
     splits = [f"{x:g}%" for x in args.fractions]
     splits += ["rolling", "rolling, next"] if args.rolling else []
-    default = args.default or (args.laws or args.peers)[-1]
-    table = tables.summary(cells, events, splits, default)
+    splits += [tables.EVERY] if len(splits) > 1 else []
+    table = tables.summary(cells, events, splits, args.default)
     cells.to_csv(args.out / "cells.csv", index=False)
     events.to_csv(args.out / "reach.csv", index=False)
     whole = [split for split in splits if "," not in split]
     tables.reliability(events, whole).to_csv(args.out / "reliability.csv", index=False)
     table.to_csv(args.out / "table.csv", index=False)
-    print(tables.markdown(table, default))
+    print(tables.markdown(table, args.default))
     for name, why in NOT_RUN.items():
         print(f"\n{name}: not run, {why}")
     for line in failures:

@@ -2,9 +2,10 @@
 
 Thresholds are fixed before what follows is seen: a quarter and a half of the way from the last
 fitted value to 1 (a curve that stands at 1 has none). N are powers of two beyond the fitted shots,
-moved down to a measured number of shots, so that a crossing between two measured ones, whose place
-nobody knows, is never asked for. All curves count, whether they cross or not. What happened is read
-off the measured means after isotonic regression, lest one noisy cell be a crossing.
+moved down to a measured number of shots, and the longest, so that a crossing between two measured
+ones, whose place nobody knows, is never asked for. All curves count, whether they cross or not.
+What happened is read off the measured means after isotonic regression, lest one noisy cell be a
+crossing.
 """
 
 from typing import Any
@@ -30,7 +31,8 @@ def events(study: Study, curve: np.ndarray) -> list[dict[str, Any]]:
         smooth = isotonic_regression(y, weights=_weights(own)).x
         reached = np.maximum.accumulate(curve[:, held.isin(own.index)], axis=1)
         ahead, last = shots[~fitted], y[fitted][-1]
-        at = np.searchsorted(ahead, HORIZONS[shots[-1] >= HORIZONS], side="right") - 1
+        N = [*HORIZONS[shots[-1] >= HORIZONS], shots[-1]]
+        at = np.searchsorted(ahead, N, side="right") - 1
         for i in np.unique(at[at >= 0]):
             for way in WAY if last < 1 else ():
                 threshold = last + way * (1 - last)

@@ -21,7 +21,7 @@ from bayesicl.execute import Job, executor_of
 from bayesicl.files import load
 from bayesicl.fit import attributes
 from bayesicl.law import load_law
-from bayesicl.noise import load_noise
+from bayesicl.noise import NOISES, load_noise
 from bayesicl.plan import plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
@@ -86,7 +86,8 @@ def _scored(unit: Unit, found: HeldOut, passed: bool, rng: np.random.Generator) 
     cells = pd.concat([found.cells.drop(columns="y").reset_index(drop=True), scores], axis=1)
     cells["ahead"] = cells.groupby("hypothesis").cumcount() + 1
     events = reach.events(unit.study, found.curve)
-    return Scored(cells.to_dict("list"), events, passed)
+    columns = {str(name): cells[name].tolist() for name in cells}
+    return Scored(columns, events, passed)
 
 
 # -- peers ----------------------------------------------------------------------------------------
@@ -120,7 +121,7 @@ def peer_forecast(peer: Forecast, study: Study, rng: np.random.Generator) -> Hel
         ahead = own & ~study.cells["fitted"]
         place = cells.index.isin(study.cells.index[ahead])
         columns = study.cells[["shots", "y"]].to_numpy(float)
-        before = Cells(*columns[seen].T, size[seen])
+        before = Cells(columns[seen, 0], columns[seen, 1], size[seen])
         after = Cells(columns[ahead, 0], np.full(ahead.sum(), np.nan), size[ahead])
         measured[:, place], curve[:, place] = peer(before, after, rng, N_DRAWS)
     total = size[cells.index]
@@ -148,8 +149,6 @@ def log_density(y: np.ndarray, draws: np.ndarray, unit: np.ndarray) -> np.ndarra
 
 def suited_noise(noises: Sequence[str], kind: str) -> str | None:
     """The first of these noises that is for this kind of study; None, the default, if none is."""
-    from bayesicl.noise import NOISES
-
     for name in noises:
         if name not in NOISES:
             load_noise(name, kind)  # says what there is
@@ -202,7 +201,8 @@ def _fits(
     jobs, ready, folders = [], [], set()
     for number, noise in todo:
         unit = units[number]
-        store = Store(out.resolve() / "fits" / unit.source / (noise or "default"), "nc", _keep())
+        noise = load_noise(noise, unit.study.kind).name
+        store = Store(out.resolve() / "fits" / unit.source / noise, "nc", N_DRAWS // CHAINS)
         store.folder.mkdir(parents=True, exist_ok=True)
         if store.folder not in folders:
             folders.add(store.folder)
@@ -227,7 +227,3 @@ def _fits(
         for outcome in spread(jobs, lambda what: None):
             yield outcome.number, places[outcome.number], outcome.failure
             bar.update()
-
-
-def _keep() -> int:
-    return N_DRAWS // CHAINS

@@ -11,6 +11,7 @@ from holdouts.sources import Unit
 
 RESAMPLES = 2000
 ALL = "all sources"
+EVERY = "all splits"  # each unit once
 
 
 def cells_table(
@@ -36,11 +37,11 @@ def cells_table(
 
 
 def of_split(table: pd.DataFrame, split: str) -> pd.DataFrame:
-    """Rows of a split: "10%"; "rolling"; "rolling, next" (the cell after the fit alone); "all"."""
-    if split == "all":
+    """Rows of a split: "10%"; "rolling"; "rolling, next" (the cell after the fit alone); EVERY."""
+    if split == EVERY:
         return table
     name, _, next_only = split.partition(", ")
-    rows = table[table["splits"].str.split().map(lambda names: name in names)]
+    rows = table[[name in names.split() for names in table["splits"]]]
     return rows[rows["ahead"] == 1] if next_only else rows
 
 
@@ -60,9 +61,9 @@ def summary(
     """One row a split, part and side: `score`, the CRPS ratio of `default` to it, Brier score."""
     rows = []
     for split in splits:
-        reached = of_split(events, split.partition(",")[0]) if len(events) else events
+        asked = len(events) and "," not in split
+        event_parts = dict(parts_of(of_split(events, split))) if asked else {}
         for part, own in parts_of(of_split(cells, split)):
-            event_parts = dict(parts_of(reached)) if len(reached) else {}
             for side in dict.fromkeys(own["side"]):
                 group = own[own["side"] == side]
                 [scores] = score(group.assign(law=side)).to_dict("records")
@@ -83,8 +84,8 @@ def _clusters_in_words(cells: pd.DataFrame) -> str:
     words = []
     for _, own in cells.groupby("source"):
         curves = own.groupby(["study", "hypothesis"]).ngroups
-        unit = "curves" if curves >= MANY_CURVES else "models"
-        words.append(f"{clusters(own).nunique()} {unit}")
+        n, unit = clusters(own).nunique(), "curve" if curves >= MANY_CURVES else "model"
+        words.append(f"{n} {unit}{'s' if n > 1 else ''}")
     return " + ".join(words)
 
 

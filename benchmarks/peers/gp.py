@@ -22,7 +22,9 @@ from peers import Cells, binomial
 
 CONSTANT = 4.0  # variance of the constant mean, in log-odds squared
 BOUNDS = np.log([(0.05, 5.0), (0.2, 20.0), (1e-3, 1.0)])  # sd, length in log(1 + shots), scatter
-GRID = np.stack(np.meshgrid(*(np.linspace(*ends, 8) for ends in BOUNDS)), axis=-1).reshape(-1, 3)
+GRID = np.stack(np.meshgrid(*(np.linspace(low, high, 8) for low, high in BOUNDS)), axis=-1).reshape(
+    -1, 3
+)
 
 Kernel = Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]  # theta, shots, shots
 
