@@ -25,7 +25,15 @@ from bayesicl import (
     score_cells,
 )
 from bayesicl.forecast import curve_shots
-from bayesicl.score import _clustered_se, _reached, crps
+from bayesicl.score import (
+    _clustered_se,
+    _reached,
+    clusters,
+    crps,
+    held_out,
+    held_out_cells,
+    score_draws,
+)
 from bayesicl.tree import study_dataset
 
 reuse_engines = simulate.reuse_engines  # a fixture
@@ -412,6 +420,8 @@ def scored_cells():
                 "median": np.tile(median, 12),
                 "inside 50%": np.repeat([c // 2 % 2 == 0 for c in curves], 2),
                 "inside 90%": True,
+                "width 50%": 0.1,
+                "width 90%": np.tile([0.2, 0.4], 12),
                 "crps": np.tile([0.1, 0.3], 12),
                 "log_score": np.tile([1.0, -2.0], 12),
                 "fitted": 0.2,
@@ -431,6 +441,8 @@ def test_score_by_hand():
     assert p["coverage 90%"] == 1
     assert p["se 90%"] == pytest.approx(np.sqrt(0.9 * 0.1 / 24))
     assert p["verdict 90%"] == "not decided"
+    assert p["width 50%"] == pytest.approx(0.1)
+    assert p["width 90%"] == pytest.approx(0.3)
     assert p["crps"] == pytest.approx(0.2)
     assert p["log_score"] == pytest.approx(-0.5)
     assert p["mae"] == pytest.approx(0.1)
@@ -447,6 +459,50 @@ def test_many_curves_are_the_unit_themselves():
     [row] = score(cells).to_dict("records")
     assert row["curves"] == 36
     assert row["se 50%"] == pytest.approx(np.sqrt(36 / 35 * 36 * 1**2) / 72)
+
+
+def test_each_source_counts_its_own_curves():
+    """36 curves are the unit themselves, 12 beside them go by model, whatever their names."""
+    few = scored_cells().query("law == 'p'").assign(source="few")
+    many = pd.concat(
+        few.assign(source="many", study=lambda t, i=i: t["study"] + f"-{i}") for i in range(3)
+    )
+    both = pd.concat([few, many], ignore_index=True)
+    named = clusters(both)
+    assert named[both["source"] == "few"].nunique() == 6
+    assert named[both["source"] == "many"].nunique() == 36
+    [row] = score(both).to_dict("records")
+    assert row["curves"] == 48
+    sums = np.concatenate([np.full(6, 2.0), np.full(36, 1.0)])  # of clusters about the mean
+    assert row["se 50%"] == pytest.approx(np.sqrt(42 / 41 * np.sum(sums**2)) / 96)
+
+
+def test_scores_of_draws_at_any_levels():
+    """Draws that are right: uniform PIT; ends of intervals and ties by hand."""
+    rng = np.random.default_rng(5)
+    draws = rng.binomial(4, 0.6, (4000, 300)) / 4
+    y = rng.binomial(4, 0.6, 300) / 4
+    cells = score_draws(y, draws, np.zeros(300), rng=rng, levels=(0.8, 0.95))
+    assert stats.kstest(cells["pit"], "uniform").pvalue > 0.002
+    assert stats.binomtest(int(cells["inside 80%"].sum()), 300, 0.8).pvalue > 0.002
+    assert "inside 90%" not in cells
+    np.testing.assert_allclose(cells["width 80%"], 0.75)  # P(0) = .03, P(0 or 1) = .18, P(4) = .13
+    [row] = score(cells.assign(law="x", study=np.arange(300).astype(str), model="m", hypothesis="0",
+                               fitted=0.1)).to_dict("records")  # fmt: skip
+    assert row["coverage 95%"] == cells["inside 95%"].mean()
+    assert row["verdict 80%"] in ("reached", "not decided")
+
+
+def test_held_out_forecast_is_what_is_scored(fitted):
+    found = held_out(fitted)
+    assert found.cells["shots"].tolist() == [32, 64]
+    assert found.measured.shape == found.curve.shape == (1000, 2)
+    a, b = (fitted["posterior"][n].to_numpy().reshape(-1, 1) for n in "ab")
+    np.testing.assert_allclose(found.curve, straight(a, b, np.array([32, 64])), rtol=1e-12)
+    cells = score_cells(fitted)
+    np.testing.assert_allclose(cells["median"], np.median(found.measured, axis=0))
+    np.testing.assert_allclose(cells["log_score"], found.log_score)
+    assert held_out_cells(given(Y).studies[0]).empty
 
 
 def test_curves_at_zero_have_no_relative_error():
@@ -471,6 +527,8 @@ def test_scores_of_laws_that_are_one_in_some_studies():
         (0.9, 0.04, 0.9, "not decided"),  # the error is too wide to tell
         (0.46, 0.04, 0.5, "reached"),
         (0.41, 0.02, 0.5, "not reached"),
+        (0.77, 0.02, 0.8, "reached"),
+        (0.92, 0.016, 0.95, "not decided"),
         (0.9, np.nan, 0.9, "not decided"),
     ],
 )

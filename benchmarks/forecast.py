@@ -1,0 +1,106 @@
+"""Forecasts of held-out cells of real curves, by bayesicl's laws and by peers, scored alike.
+
+    python benchmarks/forecast.py --data DIR --out DIR
+    python benchmarks/forecast.py --data DIR --out DIR --laws scoring discounted_scoring:binomial \\
+        --default discounted_scoring:binomial --fractions 10 --peers gp last_value
+
+DIR of --data holds the sources' CSV files. Each curve's beginning is fitted (--fractions, in
+percent of its longest shots but at least 5 cells; --rolling: the first 5, 6, 8, 11, ... cells) and
+the means of the cells that follow are forecast. What is done is kept in --out, and the same command
+goes on where it was killed. Curves that are expected to collapse (failures.csv) and those without
+learning stand apart. A law may name its noise, LAW:NOISE, or several, LAW:NOISE+NOISE, of which
+each study takes the first that suits its outcome.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from holdouts import tables
+from holdouts.sides import run_law, run_peer
+from holdouts.sources import (
+    FAILURES,
+    SOURCES,
+    committed_failures,
+    list_failures,
+    read_sources,
+    units,
+)
+from peers.every import NOT_RUN, PEERS
+
+from bayesicl.errors import InputError
+from bayesicl.settings import Settings
+
+LAWS = ("scoring", "power", "bounded", "logistic", "discounted_scoring")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder with the sources' CSV files")
+    add("--out", type=Path, help="folder for fits, scores and tables")
+    add("--sources", nargs="+", default=list(SOURCES), choices=list(SOURCES), metavar="NAME")
+    add("--fractions", nargs="*", type=float, default=[5, 10, 20, 50], metavar="PERCENT")
+    add("--rolling", action="store_true", help="rolling origins, too")
+    add("--laws", nargs="*", default=list(LAWS), metavar="LAW[:NOISE]")
+    add("--noise", help="of all laws that do not name their own")
+    add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
+    add("--default", help="side that others are compared with (default: the last law)")
+    add("--processes", type=int, default=2, help="that fit laws (default 2)")
+    add("--warmup", type=int, default=Settings().warmup)
+    add("--draws", type=int, default=Settings().draws)
+    add("--list-failures", action="store_true", help="rewrite failures.csv by its rule, and stop")
+    args = parser.parse_args()
+    if args.out is None and not args.list_failures:
+        parser.error("say where fits, scores and tables go: --out DIR")
+    if args.noise:
+        args.laws = [law if ":" in law else f"{law}:{args.noise}" for law in args.laws]
+    args.default = args.default or (args.laws or args.peers or [""])[-1]
+    if args.default not in (*args.laws, *args.peers):
+        parser.error(f"--default must be one of the laws and peers asked for, got {args.default!r}")
+    return args
+
+
+def main() -> None:
+    args = parse()
+    sources = read_sources(args.data, args.sources)
+    if args.list_failures:
+        list_failures(sources).to_csv(FAILURES, index=False, lineterminator="\n")
+        return
+    asked = units(sources, committed_failures(sources), args.fractions, args.rolling)
+    if not asked:
+        raise InputError("no split leaves anything to predict: see --fractions and --rolling")
+    (args.out / "scored").mkdir(parents=True, exist_ok=True)
+    sides, failures = {}, []
+    settings = Settings(warmup=args.warmup, draws=args.draws)
+    for spec in args.laws:
+        sides[spec], broken = run_law(
+            spec, asked, args.out, processes=args.processes, settings=settings
+        )
+        failures += broken
+    for name in args.peers:
+        sides[name] = run_peer(name, PEERS[name], asked, args.out)
+    cells, events = tables.cells_table(asked, sides)
+    splits = [f"{x:g}%" for x in args.fractions]
+    splits += ["rolling", "rolling, next"] if args.rolling else []
+    splits += [tables.EVERY] if len(splits) > 1 else []
+    table = tables.summary(cells, events, splits, args.default)
+    cells.to_csv(args.out / "cells.csv", index=False)
+    events.to_csv(args.out / "reach.csv", index=False)
+    whole = [split for split in splits if "," not in split]
+    tables.reliability(events, whole).to_csv(args.out / "reliability.csv", index=False)
+    table.to_csv(args.out / "table.csv", index=False)
+    print(tables.markdown(table, args.default))
+    for name, why in NOT_RUN.items():
+        print(f"\n{name}: not run, {why}")
+    for line in failures:
+        print(f"failed: {line}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    with np.errstate(under="ignore"):
+        try:
+            main()
+        except InputError as error:
+            sys.exit(f"error: {error}")

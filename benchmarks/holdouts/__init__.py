@@ -1,0 +1,1 @@
+"""What the forecast benchmark reads, whom it asks and how it sums up."""
