@@ -21,7 +21,7 @@ from bayesicl.execute import Job, executor_of
 from bayesicl.files import load
 from bayesicl.fit import attributes
 from bayesicl.law import load_law
-from bayesicl.noise import NOISES, load_noise
+from bayesicl.noises import NOISES, load_noise
 from bayesicl.plan import plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
