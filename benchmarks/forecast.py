@@ -1,15 +1,14 @@
 """Forecasts of held-out cells of real curves, by bayesicl's laws and by peers, scored alike.
 
     python benchmarks/forecast.py --data DIR --out DIR
-    python benchmarks/forecast.py --data DIR --out DIR --laws scoring discounted_scoring:binomial \\
-        --default discounted_scoring:binomial --fractions 10 --peers gp last_value
+    python benchmarks/forecast.py --data DIR --out DIR --laws scoring power:misfit \\
+        --default power:misfit --fractions 10 --peers gp last_value
 
 DIR of --data holds the sources' CSV files. Each curve's beginning is fitted (--fractions, in
 percent of its longest shots but at least 5 cells; --rolling: the first 5, 6, 8, 11, ... cells) and
 the means of the cells that follow are forecast. What is done is kept in --out, and the same command
 goes on where it was killed. Curves that are expected to collapse (failures.csv) and those without
-learning stand apart. A law may name its noise, LAW:NOISE, or several, LAW:NOISE+NOISE, of which
-each study takes the first that suits its outcome.
+learning stand apart. A law may name its noise, LAW:NOISE, such as power:misfit.
 """
 
 import argparse

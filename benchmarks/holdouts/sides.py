@@ -21,7 +21,7 @@ from bayesicl.execute import Job, executor_of
 from bayesicl.files import load
 from bayesicl.fit import attributes
 from bayesicl.law import load_law
-from bayesicl.noises import NOISES, load_noise
+from bayesicl.noises import load_noise
 from bayesicl.plan import plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
@@ -147,35 +147,23 @@ def log_density(y: np.ndarray, draws: np.ndarray, unit: np.ndarray) -> np.ndarra
 # -- laws -----------------------------------------------------------------------------------------
 
 
-def suited_noise(noises: Sequence[str], kind: str) -> str | None:
-    """The first of these noises that is for this kind of study; None, the default, if none is."""
-    for name in noises:
-        if name not in NOISES:
-            load_noise(name, kind)  # says what there is
-        if kind in NOISES[name].kinds:
-            return name
-    return None
-
-
 def run_law(
     spec: str, units: Sequence[Unit], out: Path, *, processes: int, settings: Settings
 ) -> tuple[list[Scored | None], list[str]]:
     """Scores of a law for each unit, None where its fit broke down, and why.
 
-    spec: LAW or LAW:NOISE or LAW:NOISE+NOISE; of several the one that suits a study is taken, and
-    the default where none does.
+    spec: LAW or LAW:NOISE.
     """
-    name, _, noises = spec.partition(":")
+    name, _, noise = spec.partition(":")
     kept = Kept(out / "scored" / f"{spec.replace('/', '-')}.jsonl")
     code = _sources_hash(*HERE)
     keys, todo = [], []
     for number, unit in enumerate(units):
-        noise = suited_noise(noises.split("+") if noises else [], unit.study.kind)
         source = load_law(name).source_hash
         what = name, noise, source, code_hash(), code, str(settings)
         keys.append(digest(unit_key(unit), *what))
         if keys[-1] not in kept.found:
-            todo.append((number, noise))
+            todo.append((number, noise or None))
     failures = []
     for number, path, failure in _fits(name, units, todo, out, settings, processes):
         unit = units[number]
