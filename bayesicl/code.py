@@ -5,11 +5,13 @@ from functools import cache
 from pathlib import Path
 
 from bayesicl.law import laws
+from bayesicl.population import BUNDLED
 
 SHARED = (
-    "law", "priors", "noise", "special", "program", "posterior", "device", "lanes", "strides",
-    "nuts", "warmup", "jumps", "chains", "draws", "settings", "engine", "retry", "convergence",
-    "diagnose", "labels", "identify", "summary",
+    "law", "priors", "coordinates", "noise", "noises", "misfit", "population", "special",
+    "program", "posterior", "device", "lanes", "strides", "nuts", "warmup", "jumps", "chains",
+    "draws", "settings", "engine", "retry", "convergence", "diagnose", "labels", "identify",
+    "summary",
 )  # fmt: skip
 
 
@@ -17,5 +19,6 @@ SHARED = (
 def code_hash() -> str:
     """SHA-256 of what every fit depends on besides its law's file: shared parts and engine."""
     files = [Path(__file__).with_name(f"{name}.py") for name in SHARED]
+    files += [BUNDLED]
     files += [Path(law.path) for law in laws().values()]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

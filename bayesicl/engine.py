@@ -21,12 +21,12 @@ from bayesicl.cache import Programs
 from bayesicl.chains import Chains, State, chains_of, diverging, flat, join, moving_by, stacked
 from bayesicl.code import code_hash
 from bayesicl.device import on_device, precision
-from bayesicl.draws import over_draws
+from bayesicl.draws import over_draws as map_draws
 from bayesicl.jumps import mixture_about
 from bayesicl.lanes import Chance, Point, stand, with_step
-from bayesicl.law import Design, Law, laws
+from bayesicl.law import Design, Law, load_law
 from bayesicl.noise import Noise
-from bayesicl.noises import NOISES
+from bayesicl.noises import own
 from bayesicl.nuts import CHUNK
 from bayesicl.posterior import Outline, Posterior
 from bayesicl.settings import Settings
@@ -58,7 +58,7 @@ class Engine:
 
     def _identity(self) -> str | None:
         """What compiled programs depend on; None for laws and noises that may import anything."""
-        if laws().get(self.law.name) != self.law or NOISES.get(self.noise.name) != self.noise:
+        if not self.law.bundled or load_law(self.law.name) != self.law or not own(self.noise):
             return None
         what = self.law.name, self.noise.name, self.device
         numbers = self.settings.chains, self.settings.max_tree_depth
@@ -73,7 +73,7 @@ class Engine:
             return self.posterior.natural(design, data, w)
 
         what, unused = "natural parameters", random.key(0)
-        return self._over_draws(what, one, chains.w, design, data, unused)
+        return self.over_draws(what, one, chains.w, design, data, unused)
 
     def describe(
         self, key: jax.Array, values: Mapping, design: Design, data: Mapping, *, seen: bool = True
@@ -93,7 +93,7 @@ class Engine:
         values = {name: values[name] for name in self.outline(design, data).shapes}
         shape = np.shape(next(iter(values.values())))[:2]
         drawn = (values, np.full(shape, seen))
-        out = self._over_draws("description", one, drawn, design, data, random.key(0))
+        out = self.over_draws("description", one, drawn, design, data, random.key(0))
         # Folded, so that it is nobody else's stream: NumPy takes key 0 for seed 0.
         rng = np.random.default_rng(np.asarray(random.key_data(random.fold_in(key, 1))))
         mean = {"mean": np.exp(out["logp"])}
@@ -105,10 +105,11 @@ class Engine:
         def one(design, data, drawn, key):
             return self.posterior.prior(design, data, key)
 
-        return self._over_draws("prior", one, np.zeros((1, n)), design, data, key)
+        return self.over_draws("prior", one, np.zeros((1, n)), design, data, key)
 
-    def _over_draws(self, *args):
-        return over_draws(self.compiled, *args, device=self.device)
+    def over_draws(self, *args):
+        """`draws.over_draws` by this engine's programs."""
+        return map_draws(self.compiled, *args, device=self.device)
 
     # -- what is compiled --------------------------------------------------------------------
 

@@ -28,6 +28,8 @@ TYINGS = (
 BAYESIAN = (*TYINGS[0], *TYINGS[1], "recognition", "context")  # they weigh hypotheses
 LAWS = (*PAPER, "constant", "hill", "belief", "broken", *TYINGS[1], "recognition", "context")
 
+AT = "@"  # between the name of a law, or of a noise, and that of a learned prior
+
 Sites = Mapping[str, Any]
 
 
@@ -73,7 +75,8 @@ class Design:
         return jnp.stack([jnp.sum(jnp.where(mask, x, 0.0), axis=-1) for mask in own], axis=-1)
 
 
-def _same(design: Design, w: Sites) -> tuple[Sites, float]:
+def unmoved(design: Design, w: Sites) -> tuple[Sites, float]:
+    """The coordinates of a law that has none of its own."""
     return w, 0.0
 
 
@@ -100,7 +103,7 @@ class Law:
     reference: str
     formula: str = ""
     monotone: bool = True
-    coordinates: Callable[[Design, Sites], tuple[Sites, Any]] = _same
+    coordinates: Callable[[Design, Sites], tuple[Sites, Any]] = unmoved
 
     path: str = ""
     source_hash: str = ""
@@ -110,9 +113,14 @@ class Law:
         return replace(self, path=str(path), source_hash=_hash(path))
 
     @property
+    def base(self) -> str:
+        """The name without that of a learned prior."""
+        return self.name.partition(AT)[0]
+
+    @property
     def bundled(self) -> bool:
-        """The law comes with bayesicl."""
-        return self.name in LAWS
+        """The law comes with bayesicl, and so does its prior."""
+        return self.base in LAWS and AT not in self.path
 
 
 def _hash(path: Path) -> str:
@@ -135,6 +143,8 @@ def laws() -> dict[str, Law]:
 def load_law(law: str | Path | Law) -> Law:
     """The law of this name, or the law defined by the Python file at this path.
 
+    LAW@PRIOR is the law under a learned prior: see `population`.
+
     Raises InputError where there is no such law or the file does not define one.
 
     >>> load_law("power").name
@@ -144,6 +154,11 @@ def load_law(law: str | Path | Law) -> Law:
         return law if law.path else law.from_file(Path(inspect.getfile(law.curve)))
     if str(law) in LAWS:
         return laws()[str(law)]
+    law, _, prior = str(law).rpartition(AT) if AT in str(law) else (law, "", "")
+    if prior:
+        from bayesicl.population import law_under, load_population
+
+        return law_under(load_law(law), prior, load_population(prior))
     path = Path(law)
     if path.suffix != ".py":
         raise InputError(

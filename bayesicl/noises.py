@@ -1,6 +1,7 @@
 """The noises that there are, by name."""
 
 from bayesicl.errors import InputError
+from bayesicl.law import AT
 from bayesicl.misfit import with_misfit
 from bayesicl.noise import (
     Noise,
@@ -12,6 +13,7 @@ from bayesicl.noise import (
     sample_replicates,
     sample_scatter,
 )
+from bayesicl.population import NAME, load_population, noise_under
 
 _PLAIN = (
     Noise(
@@ -53,6 +55,7 @@ def load_noise(name: str | None, kind: str) -> Noise:
     """The noise of this name, or the default for a study of this kind.
 
     name: "misfit" stands for the default together with the law's misfit.
+    NOISE@PRIOR is the noise under a learned prior, "@PRIOR" the default: see `population`.
 
     Raises InputError where the name is unknown or does not suit the outcome.
 
@@ -60,6 +63,10 @@ def load_noise(name: str | None, kind: str) -> Noise:
     'beta-binomial'
     """
     suited = [noise for noise in NOISES.values() if kind in noise.kinds]
+    if name is not None and AT in name:
+        name, _, prior = name.partition(AT)
+        noise = load_noise(name or None, kind)
+        return noise_under(noise, prior, load_population(prior))
     if name is None:
         return suited[0]
     if name == "misfit":
@@ -73,3 +80,11 @@ def load_noise(name: str | None, kind: str) -> Noise:
             f"{', '.join(noise.name for noise in suited)}"
         )
     return NOISES[name]
+
+
+def own(noise: Noise) -> bool:
+    """It comes with bayesicl, and so does its prior."""
+    base, _, prior = noise.name.partition(AT)
+    return (
+        base in NOISES and prior in ("", NAME) and load_noise(noise.name, noise.kinds[0]) == noise
+    )

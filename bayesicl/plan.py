@@ -57,7 +57,7 @@ def plan(
         raise InputError(f"laws must have different names, got {', '.join(names)}")
     if backgrounds < 0:
         raise InputError(f"--backgrounds must be 0 or more, got {backgrounds}")
-    weighing = [law for law in loaded if law.name in BAYESIAN or not law.bundled]
+    weighing = [law for law in loaded if law.base in BAYESIAN or not law.bundled]
     if backgrounds > 1 and not weighing:
         raise InputError(
             f"--backgrounds {backgrounds}: no law here weighs hypotheses ({', '.join(names)}); "
@@ -80,7 +80,7 @@ def distinct(
 ) -> list[tuple[Law, tuple[str, ...]]]:
     """The laws to fit, each with the names of those that are the same function for this study."""
     H = len(study.hypotheses)
-    if H + backgrounds < 2 and any(law.name in BAYESIAN for law in laws):
+    if H + backgrounds < 2 and any(law.base in BAYESIAN for law in laws):
         raise InputError(
             f"{study.label}: a Bayesian law weighs at least 2 hypotheses; with one observed "
             "hypothesis it needs a background (--backgrounds 1)"

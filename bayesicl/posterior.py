@@ -144,8 +144,9 @@ def by_cell(site: Mapping, design: Design) -> bool:
 def _dims(name: str, site: Mapping) -> tuple[str, ...]:
     """Dimensions of a site, from its plates and event dimensions."""
     plates = tuple(f.name for f in sorted(site["cond_indep_stack"], key=lambda f: f.dim))
-    # NumPyro lets only sampled sites name their inner axes; P is the one other that has any.
-    inner = ["believed"] if name == "P" else site.get("infer", {}).get("event_dims", [])
+    # NumPyro lets only sampled sites name their inner axes.
+    named = name in ("P", "pi")
+    inner = ["believed"] if named else site.get("infer", {}).get("event_dims", [])
     known = (*plates, *inner)
     rest = len(np.shape(site["value"])) - len(known)
     return (*known, *(f"{name}_dim_{i}" for i in range(rest)))

@@ -8,7 +8,7 @@ import xarray as xr
 
 from bayesicl.engine import Engine
 from bayesicl.law import Law
-from bayesicl.noises import NOISES
+from bayesicl.noises import load_noise
 from bayesicl.settings import Settings
 from bayesicl.tree import law_of
 
@@ -16,7 +16,9 @@ from bayesicl.tree import law_of
 def engine_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Engine:
     """An engine with the law, noise and settings of a fit."""
     settings = Settings(**json.loads(tree.attrs["settings"]))
-    return Engine(law_of(tree, law), NOISES[tree.attrs["noise"]], settings)
+    return Engine(
+        law_of(tree, law), load_noise(tree.attrs["noise"], tree["study"].attrs["kind"]), settings
+    )
 
 
 def natural_values(tree: xr.DataTree) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayesicl.curves import Study
 from bayesicl.errors import InputError
-from bayesicl.law import Law, load_law
+from bayesicl.law import AT, Law, load_law
 
 FORMAT = 2
 DRAWS = ("posterior", "internals", "sample_stats", "log_likelihood", "log_prior")
@@ -63,7 +63,7 @@ def law_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Law:
     own = tree.attrs["law_path"] or tree.attrs["law"]
     moved = load_law(law) if law and tree.attrs["law_path"] else None
     here = moved is not None and moved.name == tree.attrs["law"]
-    if not here and tree.attrs["law_path"] and not Path(own).exists():
+    if not here and tree.attrs["law_path"] and AT not in own and not Path(own).exists():
         given = f" ({law} holds {moved.name!r})" if moved else ""
         raise InputError(
             f"law {tree.attrs['law']!r}: its file {own} is no longer there; say where it is with "

@@ -1,0 +1,134 @@
+"""Learn a prior from a bank of curves: what law parameters and noise are usual.
+
+Every curve of the bank is fitted by itself under the declared priors. Then a normal distribution
+over curves, in the unconstrained space, is fitted to all of their posteriors at once, by
+expectation maximisation: a curve's draws z are weighted by N(z; mean, covariance) / prior(z), so
+that what its data leave open is filled in by the others and not by the declared prior. This is the
+two-stage form of a hierarchical fit.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from numpyro.distributions.transforms import biject_to
+from scipy.special import logsumexp
+
+from bayesicl.device import precision
+from bayesicl.errors import InputError
+from bayesicl.program import arrays
+from bayesicl.restore import engine_of, natural_values
+from bayesicl.tree import label, study_of
+
+ROUNDS = 300
+LEAST = 1.0  # sd that one more curve of the bank, at the mean but for this, would have
+MIN_CURVES = 8
+
+
+class Draws(NamedTuple):
+    """Of a curve, in the unconstrained space: z (draws, d); log_prior (draws,) there."""
+
+    z: np.ndarray
+    log_prior: np.ndarray
+
+
+def learn(
+    fits: Sequence[xr.DataTree], *, source: str, weights: Mapping[str, float] | None = None
+) -> dict[str, Any]:
+    """A prior's record, ready for JSON, from fits of single curves under declared priors.
+
+    fits: of whole curves, under any laws and noises; each law and each noise is learned from its
+    own. source: what the bank is, in words. weights: of each study's label, such as one over the
+    curves that its source has; None for equal ones.
+    """
+    laws, noises = defaultdict(list), defaultdict(list)
+    for tree in fits:
+        law, noise = _unconstrained(tree)
+        weight = 1.0 if weights is None else weights[label(tree)]
+        laws[tree.attrs["law"]].append((*law, weight))
+        noises[tree.attrs["noise"]].append((*noise, weight))
+    return {
+        "source": source,
+        "laws": {name: _usual(name, found) for name, found in laws.items()},
+        "noises": {name: _usual(name, found) for name, found in noises.items() if found[0][0]},
+    }
+
+
+def _unconstrained(tree: xr.DataTree):
+    """Sites and draws of the law, and of the noise."""
+    study = study_of(tree)
+    if len(study.hypotheses) != 1 or int(tree.attrs["backgrounds"]) != 1:
+        raise InputError(f"{label(tree)}: a prior is learned from studies of one curve each")
+    with precision():
+        engine = engine_of(tree)
+        design, data = arrays(study)
+        outline = engine.outline(design, data)
+        sites = tuple(outline.shapes)
+
+        def one(design, data, values, key):
+            found = engine.posterior.sites(design, data, values)
+            z, density = {}, {}
+            for name in sites:
+                move = biject_to(found[name]["fn"].support)
+                z[name] = move.inv(values[name])
+                slope = move.log_abs_det_jacobian(z[name], values[name])
+                density[name] = jnp.sum(found[name]["fn"].log_prob(values[name])) + jnp.sum(slope)
+            return jax.tree.map(jnp.sum, z), density  # of one number each
+
+        values = {name: x for name, x in natural_values(tree).items() if name in sites}
+        key = jax.random.key(0)  # unused
+        z, density = engine.over_draws("unconstrained", one, values, design, data, key)
+    n = np.size(next(iter(density.values())))
+
+    def draws_of(names):
+        columns = np.empty((n, len(names)))
+        for i, name in enumerate(names):
+            columns[:, i] = np.ravel(z[name])
+        return names, Draws(columns, sum((np.ravel(density[k]) for k in names), np.zeros(n)))
+
+    own = tuple(name for name in sites if name in outline.law)
+    return draws_of(own), draws_of(tuple(name for name in sites if name not in own))
+
+
+def _usual(name: str, found: list) -> dict[str, Any]:
+    """Mean and covariance over curves."""
+    sites = found[0][0]
+    if len(found) < MIN_CURVES:
+        raise InputError(
+            f"{name}: {len(found)} curves are too few to learn what is usual; give {MIN_CURVES}"
+        )
+    weight = np.array([w for *_, w in found])
+    mean, covariance = moments([draws for _, draws, _ in found], weight / weight.sum())
+    return {
+        "sites": list(sites),
+        "mean": mean.tolist(),
+        "covariance": covariance.tolist(),
+        "curves": len(found),
+    }
+
+
+def moments(curves: Sequence[Draws], weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean (d,) and covariance (d, d) over curves, each known by its draws; weight sums to 1."""
+    pooled = np.concatenate([c.z for c in curves])
+    mean, covariance = np.median(pooled, axis=0), np.diag(pooled.var(axis=0))
+    d = mean.size
+    effective = 1.0 / np.sum(weight**2)
+    for _ in range(ROUNDS):
+        root = np.linalg.cholesky(covariance)
+        first, second = np.zeros(d), np.zeros((d, d))
+        for curve, share in zip(curves, weight, strict=True):
+            y = np.linalg.solve(root, (curve.z - mean).T)
+            w = -0.5 * np.sum(y**2, axis=0) - curve.log_prior
+            w = np.exp(w - logsumexp(w))
+            own = w @ curve.z
+            first += share * own
+            second += share * ((curve.z - own).T * w) @ (curve.z - own)
+            second += share * np.outer(own - mean, own - mean)
+        second -= np.outer(first - mean, first - mean)
+        covariance = second + LEAST**2 / effective * np.eye(d)
+        mean = first
+    return mean, covariance

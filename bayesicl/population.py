@@ -1,0 +1,175 @@
+"""Priors learned from a bank of curves: what is usual, in the place of what is possible.
+
+`power@population` is the power law under the prior that comes with bayesicl, learned from the
+banks that data/population.json names; `power@mine.json` is it under one's own (`learn`). A learned
+prior is a multivariate normal of the law's parameters in NumPyro's unconstrained space, where
+probabilities are log-odds and positive numbers logarithms, and of the noise's sizes likewise. It
+knows studies of one curve and one background.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from numpyro import handlers
+from numpyro.distributions.transforms import biject_to
+from numpyro.infer.util import constrain_fn
+
+from bayesicl.errors import InputError
+from bayesicl.law import AT, Design, Law, unmoved
+from bayesicl.noise import Noise
+from bayesicl.priors import hypotheses
+
+BUNDLED = Path(__file__).parent / "data" / "population.json"
+NAME = "population"
+
+
+@dataclass(frozen=True, eq=False)
+class Usual:
+    """What is usual of some parameters, each a number in the unconstrained space.
+
+    sites: names in the order in which the model samples them. mean: (d,). root: (d, d), lower
+    triangular root of the covariance.
+    """
+
+    sites: tuple[str, ...]
+    mean: np.ndarray
+    root: np.ndarray
+
+    @classmethod
+    def of(cls, record: Mapping[str, Any]) -> "Usual":
+        """From a record of sites, mean and covariance."""
+        root = np.linalg.cholesky(np.array(record["covariance"], float))
+        return cls(tuple(record["sites"]), np.array(record["mean"], float), root)
+
+    def split(self, u) -> dict[str, jax.Array]:
+        """Each site's number, (1,) as of one curve, from standard normal u (d,)."""
+        # A sum of products: a matrix product would be a call of a library.
+        z = self.mean + jnp.sum(self.root * u, axis=-1)
+        return {name: z[i] for i, name in enumerate(self.sites)}
+
+
+@dataclass(frozen=True, eq=False)
+class Population:
+    """A learned prior.
+
+    name: as fits know it. laws, noises: by name. source: where it is from. digest: SHA-256 of its
+    file.
+    """
+
+    name: str
+    laws: dict[str, Usual]
+    noises: dict[str, Usual]
+    source: str
+    digest: str
+
+
+@cache
+def _read(path: Path, stamp: tuple[float, int]) -> Population:
+    try:
+        text = path.read_text()
+        record, digest = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
+        parts = [{k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")]
+        return Population(NAME if path == BUNDLED else path.stem, *parts, record["source"], digest)
+    except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
+        raise InputError(
+            f"prior {path}: not a file that `bayesicl learn` wrote ({type(error).__name__}: "
+            f"{error})"
+        ) from error
+
+
+def load_population(name: str) -> Population:
+    """The prior of this name or file.
+
+    Raises InputError where there is none, or the file is not one.
+
+    >>> load_population("population").name
+    'population'
+    """
+    path = path_of(name)
+    if not path.is_file():
+        raise InputError(f"prior {name!r}: no such file; the name of bayesicl's own is {NAME!r}")
+    stat = path.stat()
+    return _read(path, (stat.st_mtime, stat.st_size))
+
+
+def path_of(name: str) -> Path:
+    """The file of a prior."""
+    return BUNDLED if name == NAME else Path(name).resolve()
+
+
+def model_of(model: Callable, usual: Usual, site: str) -> Callable:
+    """A program that returns what `model` does, with parameters as usual; it samples `site` alone.
+
+    What `model` samples is recorded under its own names.
+    """
+
+    def program(design: Design, *data):
+        if design.n_hypotheses != 1 or design.backgrounds != 1:
+            raise InputError("a learned prior is for studies of one curve and one background")
+        u = numpyro.sample(site, dist.Normal(jnp.zeros(len(usual.sites)), 1.0).to_event(1))
+        with handlers.block():
+            own = handlers.trace(handlers.seed(model, 0)).get_trace(design, *data)
+            own = {name: site for name, site in own.items() if _drawn(site)}
+            number = usual.split(u)
+            z = {name: number[name].reshape(_shape(site)) for name, site in own.items()}
+            natural = constrain_fn(model, (design, *data), {}, z)
+        inside = handlers.substitute(model, data=natural)
+        out = handlers.block(inside, hide_fn=_drawn)(design, *data)
+        for name, value in natural.items():
+            with hypotheses(design) if own[name]["cond_indep_stack"] else nullcontext():
+                numpyro.deterministic(name, value)
+        return out
+
+    return program
+
+
+def _drawn(site: Mapping) -> bool:
+    return site["type"] == "sample" and not site["is_observed"]
+
+
+def _shape(site: Mapping) -> tuple[int, ...]:
+    return jnp.shape(biject_to(site["fn"].support).inv(site["value"]))
+
+
+@cache
+def law_under(law: Law, prior: str, population: Population) -> Law:
+    """A law under a learned prior; `prior` is its name or file."""
+    usual = _known(population.laws, law.name, prior, "law")
+    found = replace(
+        law,
+        name=f"{law.name}{AT}{population.name}",
+        model=model_of(law.model, usual, "_usual"),
+        coordinates=unmoved,
+        source_hash=hashlib.sha256(f"{law.source_hash}{population.digest}".encode()).hexdigest(),
+    )
+    if law.bundled and prior == NAME:
+        return found
+    return replace(found, path=f"{law.name if law.bundled else law.path}{AT}{path_of(prior)}")
+
+
+@cache
+def noise_under(noise: Noise, prior: str, population: Population) -> Noise:
+    """A noise under a learned prior; `prior` is its name or file."""
+    usual = _known(population.noises, noise.name, prior, "noise")
+    place = NAME if prior == NAME else path_of(prior)
+    model = model_of(noise.model, usual, "_usual_noise")
+    return replace(noise, name=f"{noise.name}{AT}{place}", model=model)
+
+
+def _known(of: Mapping[str, Usual], name: str, prior: str, what: str) -> Usual:
+    if name not in of:
+        raise InputError(
+            f"prior {prior!r} knows no {what} {name!r}: it was learned for {', '.join(of)}"
+        )
+    return of[name]
