@@ -682,8 +682,10 @@ def test_gradients_in_the_unconstrained_space(name, H, B):
         for k, x in at.v.items():
             if k not in ("pi", "gamma", "beta", "_hit", "_miss", "b"):
                 there &= ((x > 0) & np.isfinite(x)).reshape(len(x), -1).all(axis=1)
+        if name == "broken":  # energies are infinite beyond
+            there &= (at.v["C"] < 1e15).all(axis=1)
         # More of Hill's: its log n_0 is the log-odds of the start over -k.
-        assert np.sum(~there) <= ({"hill": 20, "broken": 4}.get(name, 2) if scale == 4.0 else 0)
+        assert np.sum(~there) <= ({"hill": 20, "broken": 8}.get(name, 2) if scale == 4.0 else 0)
         assert np.all(~(at.energy[~there] < 1e4))
         assert np.isfinite(at.energy[there]).all(), scale
         assert all(np.isfinite(g[there]).all() for g in at.slope.values()), scale
@@ -793,7 +795,9 @@ def _n_0_without_rest(k, span, kept):
 def test_a_coordinate_is_the_value_at_0_shots(name):
     design, _, at = points(name, 2, 1, 1.0)
     start = np.exp(oracle(name, design, at.v)[:, :: len(SHOTS)].astype(float))
-    np.testing.assert_allclose(logit(start), at.w["gamma"], rtol=0, atol=1e-6)
+    alone = slice(None) if name in CURVES else slice(1)  # whose stick is its whole pi
+    seen = at.w["gamma"][:, alone]
+    np.testing.assert_allclose(logit(start)[:, alone], seen, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(("name", "H", "B"), [s for s in SPACES if s.values[0] == "scoring"])
