@@ -5,7 +5,6 @@ from functools import cache
 from pathlib import Path
 
 from bayesicl.law import laws
-from bayesicl.population import BUNDLED
 
 SHARED = (
     "law", "priors", "coordinates", "noise", "noises", "misfit", "population", "special",
@@ -19,6 +18,5 @@ SHARED = (
 def code_hash() -> str:
     """SHA-256 of what every fit depends on besides its law's file: shared parts and engine."""
     files = [Path(__file__).with_name(f"{name}.py") for name in SHARED]
-    files += [BUNDLED]
     files += [Path(law.path) for law in laws().values()]
     return hashlib.sha256(b"".join(f.read_bytes() for f in files)).hexdigest()

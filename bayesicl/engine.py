@@ -60,8 +60,8 @@ class Engine:
         """What compiled programs depend on; None for laws and noises that may import anything."""
         if not self.law.bundled or load_law(self.law.name) != self.law or not own(self.noise):
             return None
-        what = self.law.name, self.noise.name, self.device
-        numbers = self.settings.chains, self.settings.max_tree_depth
+        what = self.law.name, self.law.source_hash, self.noise.name, self.noise.source_hash
+        numbers = self.device, self.settings.chains, self.settings.max_tree_depth
         return "|".join(map(str, [code_hash(), *what, *numbers]))
 
     # -- draws of all chains ---------------------------------------------------------------

@@ -198,6 +198,7 @@ def attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[s
         "code_hash": code_hash(),
         "same_as": json.dumps(task.same),
         "noise": task.noise.name,
+        "noise_hash": task.noise.source_hash,
         "backgrounds": task.backgrounds,
         "seed": seed,
         "settings": json.dumps(asdict(settings), sort_keys=True),

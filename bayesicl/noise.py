@@ -55,6 +55,7 @@ class Noise:
     name, summary: for tables. kinds: the kinds of study it suits.
     model(design, data): samples the sizes of the scatter; returns them, each (H,).
     moments(logp, sizes, design, data): Moments, or None for the beta-binomial family.
+    source_hash: of a learned prior's file, or "".
     """
 
     name: str
@@ -62,6 +63,7 @@ class Noise:
     kinds: tuple[str, ...]
     model: Callable[[Design, Arrays], dict[str, Any]]
     moments: Callable[..., Moments] | None
+    source_hash: str = ""
 
     def log_density(self, logp, sizes, design: Design, data: Arrays) -> jax.Array:
         """Log density of all fitted cells together: ()."""

@@ -164,7 +164,9 @@ def noise_under(noise: Noise, prior: str, population: Population) -> Noise:
     usual = _known(population.noises, noise.name, prior, "noise")
     place = NAME if prior == NAME else path_of(prior)
     model = model_of(noise.model, usual, "_usual_noise")
-    return replace(noise, name=f"{noise.name}{AT}{place}", model=model)
+    return replace(
+        noise, name=f"{noise.name}{AT}{place}", model=model, source_hash=population.digest
+    )
 
 
 def _known(of: Mapping[str, Usual], name: str, prior: str, what: str) -> Usual:

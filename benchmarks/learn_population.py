@@ -1,0 +1,76 @@
+"""Learn the prior that comes with bayesicl (`LAW@population`) from the sources' whole curves.
+
+    python benchmarks/learn_population.py --data DIR --out DIR [--laws NAME ...]
+
+Every curve that is neither a failure case nor without learning is fitted by itself, with the law's
+misfit, under the declared priors; fits are kept in --out, and the same command goes on where it was
+killed. Then `bayesicl.learn` finds what is usual. Sources count alike, and so do the curves of a
+source. Writes --out/all.json, and without-SOURCE.json for each source: forecasts of a source are
+judged under the prior that has not seen it.
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+import pandas as pd
+from holdouts.sources import NO_LEARNING, SOURCES, committed_failures, read_sources
+
+from bayesicl.cli.fit import chosen_laws, fit_and_save
+from bayesicl.curves import Curves
+from bayesicl.files import load
+from bayesicl.learn import learn
+from bayesicl.settings import Settings
+from bayesicl.tree import label
+
+LAWS = ("power", "hill", "discounted_scoring")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    add = parser.add_argument
+    add("--data", type=Path, required=True, help="folder with the sources' CSV files")
+    add("--out", type=Path, required=True, help="folder for fits and priors")
+    add("--laws", nargs="+", default=list(LAWS), metavar="NAME")
+    add("--keep", type=int, default=250, help="draws a chain that are kept (default 250)")
+    add("--warmup", type=int, default=Settings().warmup)
+    add("--draws", type=int, default=Settings().draws)
+    args = parser.parse_args()
+    sources = read_sources(args.data, list(SOURCES))
+    failures = committed_failures(sources)
+    bank = {
+        source: [
+            study
+            for study in studies
+            if (source, *study.key.values()) not in failures and len(study.hypotheses) == 1
+        ]
+        for source, studies in sources.items()
+        if source not in NO_LEARNING
+    }
+    found = []
+    for source, studies in bank.items():
+        curves = Curves(tuple(studies), pd.DataFrame(), studies[0].outcome, source)
+        rows = fit_and_save(
+            curves,
+            chosen_laws(args.laws),
+            args.out / source,
+            settings=Settings(warmup=args.warmup, draws=args.draws),
+            noise="misfit",
+            keep=args.keep,
+            executor="processes=2",
+        )
+        found += [(source, load(row.path)) for row in rows if not row.failure]
+    for left_out in (None, *bank):
+        here = [(source, tree) for source, tree in found if source != left_out]
+        count = Counter(source for source, _ in here)
+        weights = {label(tree): 1.0 / count[source] for source, tree in here}
+        said = ", ".join(f"{name} ({n // len(args.laws)} curves)" for name, n in count.items())
+        record = learn([tree for _, tree in here], source=said, weights=weights)
+        name = "all" if left_out is None else f"without-{left_out}"
+        (args.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+        print(f"{name}: {said}")
+
+
+if __name__ == "__main__":
+    main()
