@@ -60,7 +60,7 @@ def held_out(tree: xr.DataTree, *, law: str | Path | Law | None = None, seed: in
     of_held = lambda x: x.reshape(-1, x.shape[2])[:, held]  # noqa: E731
     measured, density = of_held(out["y"]), of_held(out["log_likelihood"])
     log_score = logsumexp(density, axis=0) - np.log(len(density))
-    return HeldOut(cells, measured, np.exp(of_held(out["logp"])), log_score)
+    return HeldOut(cells, measured, of_held(out["mean"]), log_score)
 
 
 def held_out_cells(study: Study) -> pd.DataFrame:

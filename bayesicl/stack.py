@@ -1,0 +1,110 @@
+"""A mixture of laws, weighted by how well each predicted the future of what was fitted.
+
+Each law is fitted again to the first k cells of every curve and asked for the fitted cells that
+follow (rolling origins, exact refits). Weights maximise the mixture's log score of those cells
+(stacking of predictive distributions, Yao et al. 2018, by leave-future-out, Buerkner et al. 2020),
+plus a Dirichlet prior of STRENGTH origins about the weights that are usual: a handful of cells
+cannot rank laws.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.special import logsumexp
+
+from bayesicl.score import HeldOut, held_out
+from bayesicl.study import Study
+from bayesicl.tree import law_label
+
+FIRST = 3  # cells of a curve at the first origin
+GROWTH = 4.0 / 3.0  # from one origin to the next
+STRENGTH = 4.0  # origins that the usual weights count for
+ROUNDS = 500
+
+
+def origins(study: Study) -> list[int]:
+    """How many cells of each curve are fitted at each origin: 3, 4, 5, 7, 9, 12, ..."""
+    fitted = study.cells[study.cells["fitted"]]
+    longest = int(fitted.groupby("hypothesis").size().max())
+    found, k = [], float(FIRST)
+    while round(k) < longest:
+        found.append(round(k))
+        k = max(k + 1.0, k * GROWTH)
+    return found
+
+
+def at_origin(study: Study, k: int) -> Study:
+    """The study with the first k of the fitted cells of each curve fitted, and no more."""
+    place = study.cells.groupby("hypothesis").cumcount()
+    return replace(study, cells=study.cells.assign(fitted=study.cells["fitted"] & (place < k)))
+
+
+def future(trees: Sequence[xr.DataTree], study: Study, *, seed: int = 0) -> pd.DataFrame:
+    """Log scores of the fitted cells of a study that each of these fits had ahead of it.
+
+    trees: of the study `at_origin`. One row a law, origin and cell.
+    """
+    seen = study.cells.index[study.cells["fitted"]]
+    parts = []
+    for tree in trees:
+        found = held_out(tree, seed=seed)
+        parts.append(
+            pd.DataFrame(
+                {
+                    "law": law_label(tree),
+                    "origin": int(tree["study"]["fitted"].sum()),
+                    "cell": found.cells.index,
+                    "log_score": found.log_score,
+                }
+            )[lambda table: table["cell"].isin(seen)]
+        )
+    return pd.concat(parts, ignore_index=True)
+
+
+def weigh(
+    scores: pd.DataFrame, usual: Mapping[str, float], *, strength: float = STRENGTH
+) -> dict[str, float]:
+    """Weights of laws from their log scores (`future`); they sum to 1.
+
+    usual: weights without any scores. Every origin counts as one, whatever lies ahead of it.
+    """
+    laws = list(usual)
+    prior = np.array([usual[law] for law in laws], float)
+    prior = prior / prior.sum()
+    if scores.empty:
+        return dict(zip(laws, prior, strict=True))
+    table = scores.pivot_table(index=["origin", "cell"], columns="law", values="log_score")[laws]
+    ahead = table.groupby("origin").transform("size").to_numpy()[:, 0]
+    density = np.exp(table.to_numpy() - table.to_numpy().max(axis=1, keepdims=True))
+    w = prior.copy()
+    for _ in range(ROUNDS):  # expectation maximisation: it never leaves the simplex
+        share = w * density
+        share /= share.sum(axis=1, keepdims=True)
+        w = (share / ahead[:, None]).sum(axis=0) + strength * prior
+        w /= w.sum()
+    return dict(zip(laws, w, strict=True))
+
+
+def mix(parts: Sequence[HeldOut], weights: Sequence[float], *, seed: int = 0) -> HeldOut:
+    """The mixture's forecast of held-out cells."""
+    rng = np.random.default_rng(seed)
+    n = min(len(part.measured) for part in parts)
+    take = shares(weights, n)
+    measured, curve = [], []
+    for part, m in zip(parts, take, strict=True):
+        rows = rng.choice(len(part.measured), m, replace=False)
+        measured.append(part.measured[rows])
+        curve.append(part.curve[rows])
+    density = [np.log(w) + part.log_score for part, w in zip(parts, weights, strict=True) if w > 0]
+    return HeldOut(
+        parts[0].cells, np.concatenate(measured), np.concatenate(curve), logsumexp(density, axis=0)
+    )
+
+
+def shares(weights: Sequence[float], n: int) -> np.ndarray:
+    """Whole numbers that sum to n, in proportion to the weights as nearly as may be."""
+    ends = np.round(np.cumsum(weights) / np.sum(weights) * n).astype(int)
+    return np.diff(ends, prepend=0)
