@@ -13,11 +13,12 @@ if TYPE_CHECKING:
     from bayesicl.compare import compare
     from bayesicl.contrast import contrast
     from bayesicl.curves import Curves, read_curves
+    from bayesicl.decide import reach
     from bayesicl.diagnose import diagnose
     from bayesicl.errors import CurveWarning, InputError
     from bayesicl.files import load, save
     from bayesicl.fit import fit
-    from bayesicl.forecast import bands, predict, reach
+    from bayesicl.forecast import bands, predict
     from bayesicl.law import Law, laws, load_law
     from bayesicl.score import score, score_cells
     from bayesicl.settings import Settings
@@ -74,7 +75,8 @@ _MODULES = {
     "errors": ("CurveWarning", "InputError"),
     "files": ("load", "save"),
     "fit": ("fit",),
-    "forecast": ("bands", "predict", "reach"),
+    "decide": ("reach",),
+    "forecast": ("bands", "predict"),
     "law": ("Law", "laws", "load_law"),
     "score": ("score", "score_cells"),
     "settings": ("Settings",),

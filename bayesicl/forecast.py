@@ -180,19 +180,3 @@ def bands(prediction: xr.Dataset, *, levels: Sequence[float] = LEVELS) -> pd.Dat
         table.insert(3, "band", name)
         tables.append(table)
     return pd.concat(tables, ignore_index=True).rename_axis(columns=None)
-
-
-def reach(prediction: xr.Dataset, threshold: float) -> pd.DataFrame:
-    """Probability that the mean curve has reached `threshold` by each number of shots.
-
-    Columns: hypothesis, shots, within (as in `bands`), probability. A probability that stays below
-    1 is the mass of later, or never; it is not a number of shots. A law that may fall has reached
-    what it had at any fewer shots of the prediction.
-    """
-    if not 0 < threshold < 1:
-        raise InputError(f"--threshold must lie between 0 and 1, got {threshold}")
-    reached = (prediction["mean"] >= threshold).cumsum("shots") > 0
-    share = reached.mean(("chain", "draw"))
-    table = share.to_series().rename("probability").reset_index()
-    table.insert(2, "within", prediction["within"].to_series().to_numpy())
-    return table

@@ -212,9 +212,14 @@ class Misfit(Noise):
 
     counts: bool = False
 
+    def of(self, logp, sizes, design: Design, data: Arrays) -> Moments:
+        """Moments of the noise beside the misfit: counts have some, too."""
+        assert self.moments is not None
+        return self.moments(logp, sizes, design, data)
+
     def log_density(self, logp, sizes, design: Design, data: Arrays) -> jax.Array:
         """Log density of all fitted cells together: ()."""
-        m = self.moments(logp, sizes, design, data)
+        m = self.of(logp, sizes, design, data)
         told = known(scaled(m, data), links(sizes, design), design)
         noise = jnp.where(data["fitted"], jnp.log(2 * jnp.pi * m.variance), 0.0)
         fit = told.fit + jnp.log(told.precision) - told.pull**2 / told.precision
@@ -222,7 +227,7 @@ class Misfit(Noise):
 
     def cell_log_density(self, logp, sizes, design: Design, data: Arrays) -> jax.Array:
         """Log density of each cell given the other fitted cells: (cells,); of counts, a mass."""
-        m = self.moments(logp, sizes, design, data)
+        m = self.of(logp, sizes, design, data)
         cells, own = scaled(m, data), links(sizes, design)
         told, f = known(cells, own, design), smooth(cells, own)
         b, precision = design.per_cell(told.pull / told.precision), design.per_cell(told.precision)
@@ -244,7 +249,7 @@ class Misfit(Noise):
 
     def scatter(self, logp, sizes, design: Design, data: Arrays, *, seen=True) -> dict[str, Any]:
         """What `measure` draws from: (cells,) each, and (H,) of the common shift."""
-        m = self.moments(logp, sizes, design, data)
+        m = self.of(logp, sizes, design, data)
         cells, own = scaled(m, data), links(sizes, design)
         told, f = known(cells, own, design), smooth(cells, own)
         return {

@@ -63,13 +63,14 @@ class Usual:
 class Population:
     """A learned prior.
 
-    name: as fits know it. laws, noises: by name. source: where it is from. digest: SHA-256 of its
-    file.
+    name: as fits know it. laws, noises: by name. weights: of a stack's laws before any of them was
+    tried. source: where it is from. digest: SHA-256 of its file.
     """
 
     name: str
     laws: dict[str, Usual]
     noises: dict[str, Usual]
+    weights: dict[str, float]
     source: str
     digest: str
 
@@ -79,8 +80,16 @@ def _read(path: Path, stamp: tuple[float, int]) -> Population:
     try:
         text = path.read_text()
         record, digest = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
-        parts = [{k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")]
-        return Population(NAME if path == BUNDLED else path.stem, *parts, record["source"], digest)
+        laws, noises = (
+            {k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")
+        )
+        return Population(
+            NAME if path == BUNDLED else path.stem,
+            *parts,
+            record.get("weights", {}),
+            record["source"],
+            digest,
+        )
     except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
         raise InputError(
             f"prior {path}: not a file that `bayesicl learn` wrote ({type(error).__name__}: "

@@ -89,11 +89,15 @@ def score_cells(
 
     Raises InputError where nothing was held out.
     """
-    found = held_out(tree, law=law, seed=seed)
     key = study_key(seed, study_of(tree))
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    return scored(held_out(tree, law=law, seed=seed), law_label(tree), rng)
+
+
+def scored(found: HeldOut, law: str, rng: np.random.Generator) -> pd.DataFrame:
+    """The table of `score_cells` for a forecast under a name of its own, such as a mixture's."""
     cells = found.cells.reset_index(drop=True)
-    cells.insert(1, "law", law_label(tree))
+    cells.insert(1, "law", law)
     scores = score_draws(cells.pop("y").to_numpy(), found.measured, found.log_score, rng=rng)
     return cells.join(scores).assign(fitted=cells.pop("fitted"))
 

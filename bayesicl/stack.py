@@ -7,7 +7,7 @@ plus a Dirichlet prior of STRENGTH origins about the weights that are usual: a h
 cannot rank laws.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -17,7 +17,7 @@ from scipy.special import logsumexp
 
 from bayesicl.score import HeldOut, held_out
 from bayesicl.study import Study
-from bayesicl.tree import law_label
+from bayesicl.tree import study_of
 
 FIRST = 3  # cells of a curve at the first origin
 GROWTH = 4.0 / 3.0  # from one origin to the next
@@ -42,26 +42,21 @@ def at_origin(study: Study, k: int) -> Study:
     return replace(study, cells=study.cells.assign(fitted=study.cells["fitted"] & (place < k)))
 
 
-def future(trees: Sequence[xr.DataTree], study: Study, *, seed: int = 0) -> pd.DataFrame:
+def future(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> pd.DataFrame:
     """Log scores of the fitted cells of a study that each of these fits had ahead of it.
 
     trees: of the study `at_origin`. One row a law, origin and cell.
     """
-    seen = study.cells.index[study.cells["fitted"]]
-    parts = []
+    seen = set(study.cells.index[study.cells["fitted"]])
+    rows = []
     for tree in trees:
-        found = held_out(tree, seed=seed)
-        parts.append(
-            pd.DataFrame(
-                {
-                    "law": law_label(tree),
-                    "origin": int(tree["study"]["fitted"].sum()),
-                    "cell": found.cells.index,
-                    "log_score": found.log_score,
-                }
-            )[lambda table: table["cell"].isin(seen)]
-        )
-    return pd.concat(parts, ignore_index=True)
+        found, origin = held_out(tree, seed=seed), int(study_of(tree).cells["fitted"].sum())
+        rows += [
+            (tree.attrs["law"], origin, cell, score)
+            for cell, score in zip(found.cells.index, found.log_score, strict=True)
+            if cell in seen
+        ]
+    return pd.DataFrame(rows, columns=["law", "origin", "cell", "log_score"])
 
 
 def weigh(
@@ -99,9 +94,26 @@ def mix(parts: Sequence[HeldOut], weights: Sequence[float], *, seed: int = 0) ->
         measured.append(part.measured[rows])
         curve.append(part.curve[rows])
     density = [np.log(w) + part.log_score for part, w in zip(parts, weights, strict=True) if w > 0]
-    return HeldOut(
-        parts[0].cells, np.concatenate(measured), np.concatenate(curve), logsumexp(density, axis=0)
-    )
+    log_score = np.asarray(logsumexp(density, axis=0))
+    return HeldOut(parts[0].cells, np.concatenate(measured), np.concatenate(curve), log_score)
+
+
+def mix_predictions(
+    parts: Sequence[xr.Dataset], weights: Sequence[float], *, seed: int = 0
+) -> xr.Dataset:
+    """The mixture of predictions at the same shots: a Dataset as of `predict`, of one chain."""
+    rng = np.random.default_rng(seed)
+    n = min(part.sizes["chain"] * part.sizes["draw"] for part in parts)
+    picked = []
+    for part, m in zip(parts, shares(weights, n), strict=True):
+        one = part.drop_vars(["belief", "believed"], errors="ignore")
+        one = one.stack(sample=("chain", "draw"), create_index=False)
+        some = one.isel(sample=rng.choice(one.sizes["sample"], m, replace=False))
+        picked.append(some.drop_vars(["chain", "draw"]))
+    whole = xr.concat(picked, "sample", data_vars="minimal", coords="minimal", join="exact")
+    whole = whole.rename(sample="draw").expand_dims(chain=[0]).assign_coords(draw=np.arange(n))
+    order = ("chain", "draw", "hypothesis", "shots")
+    return whole.transpose(*order).assign_attrs(parts[0].attrs)
 
 
 def shares(weights: Sequence[float], n: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from bayesicl.identify import (
     judged,
     ordered,
 )
+from bayesicl.law import AT
 from bayesicl.tree import label, law_label, study_of
 
 PREDICTED = ("y_mean", "y_sd", "y_lower", "y_upper")
@@ -45,6 +46,8 @@ MEANING = {
     "dispersion_slope": "of log dispersion, per unit of log(1 + shots)",
     "replicate_sd": "sd common to a replicate, in units of sqrt(p(1 - p))",
     "c": "variance of one prompt, in units of p(1 - p)",
+    "misfit_sd": "sd of the law's misfit, in units of sqrt(p(1 - p))",
+    "misfit_length": "over which the law's misfit changes, in log(1 + shots)",
     "discount": "how much less each further demonstration counts, no unit",
 }
 OF_LAW = {  # where a name means something else, or would in a law of one's own
@@ -92,7 +95,7 @@ class Summary:
 
 def meaning(parameter: str, law: str) -> str:
     """What a parameter of a law is, and its unit; "" where that is not known."""
-    return OF_LAW.get(law, {}).get(parameter, MEANING.get(parameter, ""))
+    return OF_LAW.get(law.partition(AT)[0], {}).get(parameter, MEANING.get(parameter, ""))
 
 
 def summarise(tree: xr.DataTree, *, level: float = 0.9) -> Summary:

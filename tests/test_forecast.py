@@ -18,12 +18,12 @@ from bayesicl import (
     load,
     load_law,
     predict,
-    reach,
     read_curves,
     save,
     score,
     score_cells,
 )
+from bayesicl.decide import reach
 from bayesicl.forecast import curve_shots
 from bayesicl.score import (
     _clustered_se,

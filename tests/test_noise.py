@@ -582,7 +582,9 @@ def test_noises_by_name(name):
         # Each kind has one, alone and with a misfit.
         assert load_noise("misfit" if "+misfit" in name else None, kind) is noise
     for kind in {k for other in NOISES.values() for k in other.kinds} - set(noise.kinds):
-        message = f"noise '{re.escape(name)}' does not suit an outcome of kind '{kind}': it is for .*use "
+        message = (
+            f"noise '{re.escape(name)}' does not suit an outcome of kind '{kind}': it is for .*use "
+        )
         with pytest.raises(InputError, match=message):
             load_noise(name, kind)
 

@@ -4,24 +4,32 @@ From saved fits, or from a table: then the first part of each curve is fitted (-
 --fit-points), saved in DIR, and the rest is scored. Fits with held-out cells are always scored.
 Each band says what it is of: the mean curve is not a new measurement.
 
+--law stack, the recommended one, mixes laws under the prior of bayesicl's bank, with the laws'
+misfit; each is weighted by how it predicted fitted cells that it had not seen.
+
 Example:
   bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
   bayesicl forecast curves.csv --fit-shots 25% --law scoring power --out held-out
+  bayesicl forecast curves.csv --law stack --shots 0,100,1000 --threshold 0.9 --out stacked
 """
 
 import argparse
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
 from bayesicl.cli.fit import fit_table
+from bayesicl.cli.stacks import STACK, stacks
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
+
+    from bayesicl.curves import Curves
 
 UNLIKELY = 0.01  # so many misses, if the cells of a curve were independent
 
@@ -38,39 +46,64 @@ def add_options(parser: common.Parser) -> None:
         "--threshold", type=float, metavar="P",
         help="also say how probable it is that the mean curve has reached P",
     )  # fmt: skip
+    add(
+        "--gain", type=float, metavar="P",
+        help="also say from how many shots on doubling them gains less than P, 9 times in 10",
+    )  # fmt: skip
     add("--out", metavar="DIR", help="folder for the fits of a table")
     common.add_json(parser)
     common.add_table_options(parser)
     common.add_fit_options(parser)
 
 
+@dataclass
+class Told:
+    """What is told of one fit or stack: who it is, what it predicts, and how that fared.
+
+    named: study and law. cells: scores of what was held out, if anything was.
+    """
+
+    named: dict[str, str]
+    prediction: "xr.Dataset"
+    cells: "pd.DataFrame | None"
+    complaint: str
+
+
 def run(args: argparse.Namespace) -> int:
     """Print scores of what was held out, predictions and, if asked, what reaches the threshold."""
     import pandas as pd
 
-    from bayesicl.forecast import bands, predict, reach
-    from bayesicl.score import score, score_cells
+    from bayesicl.decide import reach, shots_to, useful_shots
+    from bayesicl.forecast import bands
+    from bayesicl.score import score
 
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise InputError(f"--threshold must lie between 0 and 1, got {args.threshold:g}")
-    parts: dict[str, list[pd.DataFrame]] = {"cells": [], "curves": [], "reached": []}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("weights", *HEADINGS)}
     complaints: list[str] = []
     failures: list[str] = []
-    for tree in _fits(args, failures):
-        complaints.append(common.complaint(tree))
-        # Beside saved fits --law tells where a law is; a table's fits know it.
-        law = args.law[0] if args.law != ["paper"] and args.out is None else None
-        if not tree["study"]["fitted"].all():
-            parts["cells"].append(score_cells(tree, law=law, seed=args.seed))
-        prediction = predict(tree, args.shots, law=law, seed=args.seed)
-        words = json.loads(prediction.attrs["bands"])
-        table = bands(prediction)
-        parts["curves"].append(common.named(tree, table.assign(band=table["band"].map(words))))
+
+    def add(name: str, told: Told, table: pd.DataFrame) -> None:
+        for i, (column, value) in enumerate(told.named.items()):
+            table.insert(i, column, value)
+        parts[name].append(table)
+
+    for told in _told(args, failures, parts["weights"]):
+        complaints.append(told.complaint)
+        if told.cells is not None:
+            parts["cells"].append(told.cells)
+        asked = told.prediction.sel(shots=args.shots)
+        words = json.loads(told.prediction.attrs["bands"])
+        add("curves", told, bands(asked).assign(band=lambda t, words=words: t["band"].map(words)))
         if args.threshold is not None:
-            table = reach(prediction, args.threshold).assign(threshold=args.threshold)
+            table = reach(told.prediction, args.threshold).assign(threshold=args.threshold)
+            table = table[table["shots"].isin(args.shots)].reset_index(drop=True)
             if not args.json:  # so many draws cannot show less, nor certainty
                 table["probability"] = table["probability"].map(_hedged)
-            parts["reached"].append(common.named(tree, table))
+            add("reached", told, table)
+            add("shots_to", told, shots_to(told.prediction, args.threshold))
+        if args.gain is not None:
+            add("useful", told, useful_shots(told.prediction, gain=args.gain))
     tables = {name: pd.concat(part, ignore_index=True) for name, part in parts.items() if part}
     if "cells" in tables:
         tables["scores"] = score(tables["cells"])
@@ -85,6 +118,47 @@ def run(args: argparse.Namespace) -> int:
         for line in _cautions(tables["scores"]) if "scores" in tables else ():
             print(line)
     return common.finish(complaints, failures)
+
+
+def _told(
+    args: argparse.Namespace, failures: list[str], weights: "list[pd.DataFrame]"
+) -> "Iterator[Told]":
+    """One fit after the other, or one stack; `weights` takes those of the stacks' laws."""
+    import numpy as np
+    import pandas as pd
+
+    from bayesicl.forecast import curve_shots, predict
+    from bayesicl.score import held_out, score_cells, scored
+    from bayesicl.stack import mix, mix_predictions
+    from bayesicl.tree import label, law_label
+
+    grid = sorted({*args.shots, *curve_shots(max(args.shots))})  # of paths, to see them cross
+    if args.law == [STACK]:
+        for stack in stacks(_table(args), args, failures):
+            table = {"study": stack.study, "law": stack.laws, "weight": stack.weights}
+            weights.append(pd.DataFrame(table))
+            cells = None
+            if not stack.trees[0]["study"]["fitted"].all():
+                whole = mix([held_out(t, seed=args.seed) for t in stack.trees], stack.weights)
+                cells = scored(whole, STACK, np.random.default_rng(args.seed))
+            predictions = [predict(tree, grid, seed=args.seed) for tree in stack.trees]
+            complaints = filter(None, map(common.complaint, stack.trees))
+            yield Told(
+                {"study": stack.study, "law": STACK},
+                mix_predictions(predictions, stack.weights, seed=args.seed),
+                cells,
+                "; ".join(complaints),
+            )
+        return
+    for tree in _fits(args, failures):
+        # Beside saved fits --law tells where a law is; a table's fits know it.
+        law = args.law[0] if args.law != ["paper"] and args.out is None else None
+        cells = None
+        if not tree["study"]["fitted"].all():
+            cells = score_cells(tree, law=law, seed=args.seed)
+        prediction = predict(tree, grid, law=law, seed=args.seed)
+        named = {"study": label(tree), "law": law_label(tree)}
+        yield Told(named, prediction, cells, common.complaint(tree))
 
 
 def _cautions(scores: "pd.DataFrame") -> list[str]:
@@ -115,10 +189,13 @@ def _hedged(probability: float) -> str:
 
 
 HEADINGS = {
+    "weights": "Weights of the laws, by how each predicted the fitted cells that it had not seen",
     "scores": "Held-out cells: coverage of the intervals, and errors in probability",
     "curves": "Predictions: medians and intervals, by what each band is of (where within is False, "
     "by the law alone: nothing was fitted there)",
     "reached": "Probability that the mean curve has reached the threshold",
+    "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
+    "useful": "The largest useful number of demonstrations: from there on doubling gains less",
 }
 
 
@@ -128,7 +205,7 @@ def _fits(args: argparse.Namespace, failures: list[str]) -> "Iterable[xr.DataTre
     from bayesicl.store import load_each
 
     first = Path(args.source[0])
-    if first.is_dir() or first.suffix in (".nc", ".zarr"):
+    if _holds_fits(args.source[0]):
         parser = common.Parser()
         common.add_table_options(parser)
         common.add_fit_options(parser)
@@ -142,10 +219,20 @@ def _fits(args: argparse.Namespace, failures: list[str]) -> "Iterable[xr.DataTre
                 "fits that you want instead"
             )
         return load_each(args.source)
+    rows = fit_table(_table(args), args)
+    failures.extend(row.failure for row in rows)
+    return (load(row.path) for row in rows if not row.failure)
+
+
+def _table(args: argparse.Namespace) -> "Curves":
+    """The table that is to be fitted, once all that it takes is there."""
+    first = args.source[0]
     if len(args.source) > 1:
         raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
-    curves = common.read_table(args, args.source[0])
-    if args.fit_shots is None and args.fit_points is None:
+    if _holds_fits(first):
+        raise InputError(f"--law {STACK} fits a table, and {first} holds fits; give the table")
+    curves = common.read_table(args, first)
+    if args.fit_shots is None and args.fit_points is None and args.law != [STACK]:
         raise InputError(
             f"{first} is a table: say how much of each curve to fit, such as --fit-shots 25%"
         )
@@ -153,6 +240,8 @@ def _fits(args: argparse.Namespace, failures: list[str]) -> "Iterable[xr.DataTre
         raise InputError(f"{first} is a table: say where its fits go with --out DIR")
     if args.keep_draws == 0:
         raise InputError("--keep-draws none: predictions need draws; leave it out")
-    rows = fit_table(curves, args)
-    failures.extend(row.failure for row in rows)
-    return (load(row.path) for row in rows if not row.failure)
+    return curves
+
+
+def _holds_fits(source: str) -> bool:
+    return Path(source).is_dir() or Path(source).suffix in (".nc", ".zarr")

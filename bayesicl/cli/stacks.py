@@ -1,0 +1,70 @@
+"""Fits of a stack: its laws on what is to be fitted, and at every rolling origin before."""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayesicl.cli import common
+from bayesicl.cli.fit import fit_and_save
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from bayesicl.curves import Curves
+
+STACK = "stack"
+KEPT = 250  # draws a chain of a fit at an origin
+
+
+@dataclass(frozen=True)
+class Stacked:
+    """A study's fits under the laws of the stack, and their weights."""
+
+    study: str
+    trees: "list[xr.DataTree]"
+    weights: list[float]
+
+    @property
+    def laws(self) -> list[str]:
+        """Names of the laws, in the order of the weights."""
+        return [str(tree.attrs["law"]) for tree in self.trees]
+
+
+def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> Iterator[Stacked]:
+    """Fit, weigh, and give one study after the other; `failures` takes why some fits are not."""
+    from bayesicl.curves import Curves
+    from bayesicl.files import load
+    from bayesicl.law import load_law
+    from bayesicl.population import NAME, load_population
+    from bayesicl.settings import Settings
+    from bayesicl.stack import at_origin, future, origins, weigh
+
+    usual = load_population(NAME).weights
+    laws = [load_law(law) for law in usual]
+    settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
+
+    def fits(some: Curves, out: Path, keep: int | None) -> dict[tuple[str, str], Path]:
+        rows = fit_and_save(
+            some, laws, out, settings=settings, noise=f"misfit@{NAME}", seed=args.seed,
+            device=args.device, ending=args.format, keep=keep, executor=args.executor,
+        )  # fmt: skip
+        failures.extend(row.failure for row in rows)
+        return {(r.gates["study"], r.gates["law"]): r.path for r in rows if not r.failure}
+
+    whole = fits(curves, Path(args.out), args.keep_draws)
+    earlier: dict[str, list[Path]] = {}
+    for k in sorted({k for study in curves for k in origins(study)}):
+        some = tuple(at_origin(study, k) for study in curves if k in origins(study))
+        common.say(f"leaving the future out: the first {k} cells of {len(some)} studies")
+        found = fits(replace(curves, studies=some), Path(args.out, "origins", str(k)), KEPT)
+        for (study, _), path in found.items():
+            earlier.setdefault(study, []).append(path)
+    for study in curves:
+        trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
+        if not trees:
+            continue
+        scores = future(map(load, earlier.get(study.label, [])), study, seed=args.seed)
+        weights = weigh(scores, {law: usual[law] for law in trees})
+        yield Stacked(study.label, list(trees.values()), [weights[law] for law in trees])
