@@ -168,10 +168,10 @@ def run_law(
     name, _, noises = spec.partition(":")
     kept = Kept(out / "scored" / f"{spec.replace('/', '-')}.jsonl")
     code = _sources_hash(*HERE)
+    source = load_law(name).source_hash
     keys, todo = [], []
     for number, unit in enumerate(units):
         noise = suited_noise(noises.split("+") if noises else [], unit.study.kind)
-        source = load_law(name).source_hash
         what = name, noise, source, code_hash(), code, str(settings)
         keys.append(digest(unit_key(unit), *what))
         if keys[-1] not in kept.found:
