@@ -83,13 +83,8 @@ def _read(path: Path, stamp: tuple[float, int]) -> Population:
         laws, noises = (
             {k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")
         )
-        return Population(
-            NAME if path == BUNDLED else path.stem,
-            *parts,
-            record.get("weights", {}),
-            record["source"],
-            digest,
-        )
+        name, weights = NAME if path == BUNDLED else path.stem, record.get("weights", {})
+        return Population(name, laws, noises, weights, record["source"], digest)
     except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
         raise InputError(
             f"prior {path}: not a file that `bayesicl learn` wrote ({type(error).__name__}: "

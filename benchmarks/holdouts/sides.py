@@ -77,6 +77,11 @@ def unit_key(unit: Unit) -> str:
     return digest(unit.study.hash, unit.study.cells["fitted"].tolist())
 
 
+def _rng(unit: Unit, side: str) -> np.random.Generator:
+    """A side's own for each unit, whatever else was changed in the code."""
+    return np.random.default_rng(int(digest(unit_key(unit), side, SEED), 16))
+
+
 HERE = (__file__, str(reach.__file__), inspect.getfile(score_draws))  # what scores depend on
 
 
@@ -102,7 +107,7 @@ def run_peer(name: str, peer: Forecast, units: Sequence[Unit], out: Path) -> lis
     for unit in tqdm(units, desc=name, file=sys.stderr, mininterval=5):
         key = digest(unit_key(unit), name, code)
         if key not in kept.found:
-            rng = np.random.default_rng(int(key[:12], 16))
+            rng = _rng(unit, name)
             with np.errstate(all="ignore"):
                 found = peer_forecast(peer, unit.study, rng)
             kept.add(key, _scored(unit, found, True, rng))
@@ -157,9 +162,9 @@ def run_law(
     name, _, noise = spec.partition(":")
     kept = Kept(out / "scored" / f"{spec.replace('/', '-')}.jsonl")
     code = _sources_hash(*HERE)
+    source = load_law(name).source_hash
     keys, todo = [], []
     for number, unit in enumerate(units):
-        source = load_law(name).source_hash
         what = name, noise, source, code_hash(), code, str(settings)
         keys.append(digest(unit_key(unit), *what))
         if keys[-1] not in kept.found:
@@ -171,7 +176,7 @@ def run_law(
             failures.append(f"{unit.study.label} ({', '.join(unit.splits)}), {spec}: {failure}")
             continue
         tree = load(path)
-        rng = np.random.default_rng(int(keys[number][:12], 16))
+        rng = _rng(unit, spec)
         found = held_out(tree, seed=SEED)
         kept.add(keys[number], _scored(unit, found, bool(tree.attrs["passed"]), rng))
     return [kept.found.get(key) for key in keys], failures
