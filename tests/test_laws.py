@@ -32,6 +32,7 @@ from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, LAWS, TYINGS, Design, Law, laws, load_law
 from bayesicl.noises import NOISES
 from bayesicl.settings import Settings
+from bayesicl.summary import meaning
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -305,6 +306,12 @@ def test_belief(name, H, B):
     np.testing.assert_allclose(  # before the first demonstration
         v["belief"][:, :: len(SHOTS)], np.repeat(v["pi"][:, None], H, axis=1)
     )
+
+
+@of_every_law
+def test_what_a_law_reports_has_a_meaning(name):
+    sites = drawn(name, *FIRST_SIZE[name])[2]
+    assert all(meaning(k, name) for k in sites if k != "belief" and not k.startswith("_"))
 
 
 @of_every_law
@@ -620,7 +627,9 @@ class Points:
 
 SPACES = of_studies(TIES, [(1, 1), (2, 2)], [(1, 3), (5, 0), (5, 2)])
 SPACES += of_studies(["scoring"], [(2, 0), (5, 1)])
-SPACES += of_studies([law for law in BUILT if law not in OTHER_TIES], [(2, 1)], [(1, 1), (5, 2)])
+SPACES += of_studies(
+    [law for law in BUILT if law not in OTHER_TIES], [(2, 1)], [(1, 1), (2, 0), (5, 2)]
+)
 SPACES += of_studies(OTHER_TIES, [], [(1, 1), (2, 1), (2, 0)])
 SPACES += of_studies(PER_CURVE, [(2, 1)], [(1, 1)])
 of_every_space = pytest.mark.parametrize(("name", "H", "B"), SPACES)
