@@ -72,7 +72,7 @@ def weigh(
     if scores.empty:
         return dict(zip(laws, prior, strict=True))
     table = scores.pivot_table(index=["origin", "cell"], columns="law", values="log_score")[laws]
-    ahead = table.groupby("origin").transform("size").to_numpy()[:, 0]
+    ahead = table.groupby("origin").transform("size").to_numpy()
     density = np.exp(table.to_numpy() - table.to_numpy().max(axis=1, keepdims=True))
     w = prior.copy()
     for _ in range(ROUNDS):  # expectation maximisation: it never leaves the simplex

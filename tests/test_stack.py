@@ -1,0 +1,101 @@
+"""Weights of laws by leave-future-out, and mixtures of what laws say."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import optimize
+from test_decide import prediction
+
+from bayesicl import read_curves
+from bayesicl.score import HeldOut
+from bayesicl.stack import at_origin, mix, mix_predictions, origins, shares, weigh
+
+USUAL = {"a": 0.5, "b": 0.3, "c": 0.2}
+
+
+def study(cells=30, hypotheses=1):
+    table = pd.DataFrame({"shots": np.tile(np.arange(cells), hypotheses), "correct": 5, "total": 9})
+    table["hypothesis"] = np.repeat(np.arange(hypotheses), cells)
+    return read_curves(table).studies[0]
+
+
+def test_origins_grow_and_leave_something_ahead():
+    assert origins(study(30)) == [3, 4, 5, 7, 9, 12, 16, 21, 28]
+    assert origins(study(4)) == [3]
+    assert origins(study(3)) == []
+    assert origins(study(30).hold_out(fit_points=6)) == [3, 4, 5]
+
+
+def test_at_an_origin_the_first_cells_of_each_curve_are_fitted():
+    held = study(10, hypotheses=2).hold_out(fit_points=6)
+    early = at_origin(held, 4)
+    fitted = early.cells[early.cells["fitted"]]
+    assert fitted.groupby("hypothesis")["shots"].apply(list).tolist() == [[0, 1, 2, 3]] * 2
+    assert at_origin(held, 9).cells["fitted"].equals(held.cells["fitted"])
+
+
+def scores(rng, better="b", by=0.0, origins_=6, ahead=4):
+    rows = [
+        (law, k, cell, rng.normal() + by * (law == better))
+        for k in range(3, 3 + origins_)
+        for cell in range(k, k + ahead)
+        for law in USUAL
+    ]
+    return pd.DataFrame(rows, columns=["law", "origin", "cell", "log_score"])
+
+
+def test_weights_maximise_the_penalised_score(rng):
+    table = scores(rng, ahead=3)
+    found = weigh(table, USUAL, strength=2.0)
+    wide = table.pivot_table(index=["origin", "cell"], columns="law", values="log_score")
+    prior = np.array(list(USUAL.values()))
+
+    def loss(x):
+        w = np.exp(x - np.logaddexp.reduce(x))
+        each = np.logaddexp.reduce(np.log(w) + wide.to_numpy(), axis=1)
+        return -(each.sum() / 3 + 2.0 * prior @ np.log(w))
+
+    x = optimize.minimize(loss, np.zeros(3), tol=1e-12).x
+    np.testing.assert_allclose(list(found.values()), np.exp(x - np.logaddexp.reduce(x)), atol=1e-4)
+    assert sum(found.values()) == pytest.approx(1)
+
+
+def test_without_scores_weights_are_as_usual(rng):
+    assert weigh(scores(rng)[:0], USUAL) == pytest.approx(USUAL)
+    assert weigh(scores(rng), USUAL, strength=1e9) == pytest.approx(USUAL, abs=1e-4)
+    clear = weigh(scores(rng, by=50.0, origins_=20), USUAL, strength=1.0)
+    assert clear["b"] > 0.9
+
+
+def held(value, n=400):
+    cells = pd.DataFrame({"y": [0.5, 0.6]}, index=[7, 8])
+    draws = np.full((n, 2), value)
+    return HeldOut(cells, draws, draws + 0.1, np.log([0.1 + value, 0.2 + value]))
+
+
+def test_mixture_of_held_out_forecasts():
+    parts, weights = [held(0.1), held(0.2), held(0.3, n=500)], [0.25, 0.0, 0.75]
+    whole = mix(parts, weights)
+    values, counts = np.unique(whole.measured[:, 0], return_counts=True)
+    assert values.tolist() == [0.1, 0.3]
+    assert counts.tolist() == [100, 300]
+    np.testing.assert_allclose(np.unique(whole.curve), [0.2, 0.4])
+    np.testing.assert_allclose(
+        np.exp(whole.log_score), [0.25 * 0.2 + 0.75 * 0.4, 0.25 * 0.3 + 0.75 * 0.5]
+    )
+
+
+def test_mixture_of_predictions_keeps_paths_whole():
+    one, two = (prediction(np.full((200, 65), v) + np.arange(200)[:, None]) for v in (0.0, 0.5))
+    whole = mix_predictions([one, two], [0.3, 0.7])
+    assert dict(whole.sizes) == {"chain": 1, "draw": 200, "hypothesis": 1, "shots": 65}
+    assert whole.attrs == one.attrs
+    paths = whole["mean"].to_numpy()[0, :, 0]
+    assert (paths == paths[:, :1]).all()
+    assert (paths[:, 0] % 1 == 0).sum() == 60
+    assert "within" in whole.coords
+
+
+def test_shares_are_whole_and_sum_up():
+    assert shares([1, 1, 1], 100).sum() == 100
+    assert shares([0.5, 0.0, 0.5], 7).tolist() == [4, 0, 3]
