@@ -28,8 +28,6 @@ Source: Montgomery et al. (2025), arXiv 2510.14919; the law of the gain, Arora e
 2410.16531, and Bigelow et al. (2025), arXiv 2511.00617.
 """
 
-from dataclasses import replace
-
 import jax.numpy as jnp
 import numpyro
 import numpyro.distributions as dist
@@ -66,12 +64,8 @@ def model(design: Design):
 
 
 def coordinates(design: Design, w):
-    """Those of the discounted scoring-wise law, and log(s n_ctx) in the place of log s.
-
-    A rise is in sight as far as the context goes: up to N n_ctx / (N + n_ctx), not N shots.
-    """
-    in_sight = replace(design, shots=design.shots / (1.0 + design.shots * jnp.exp(-w["n_ctx"])))
-    z, log_det = discounted_scoring.law.coordinates(in_sight, w)
+    """Those of the discounted scoring-wise law, and log(s n_ctx) in the place of log s."""
+    z, log_det = discounted_scoring.law.coordinates(design, w)
     return {**z, "s": w["s"] - w["n_ctx"]}, log_det
 
 
