@@ -85,7 +85,7 @@ def _read(path: Path, stamp: tuple[float, int]) -> Population:
         )
         name, weights = NAME if path == BUNDLED else path.stem, record.get("weights", {})
         return Population(name, laws, noises, weights, record["source"], digest)
-    except (ValueError, KeyError, TypeError, np.linalg.LinAlgError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, np.linalg.LinAlgError) as error:
         raise InputError(
             f"prior {path}: not a file that `bayesicl learn` wrote ({type(error).__name__}: "
             f"{error})"

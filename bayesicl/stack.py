@@ -26,7 +26,7 @@ ROUNDS = 500
 
 
 def origins(study: Study) -> list[int]:
-    """How many cells of each curve are fitted at each origin: 3, 4, 5, 7, 9, 12, ..."""
+    """How many cells of each curve are fitted at each origin: 3, 4, 5, 7, 9, 13, ..."""
     fitted = study.cells[study.cells["fitted"]]
     longest = int(fitted.groupby("hypothesis").size().max())
     found, k = [], float(FIRST)

@@ -1,0 +1,199 @@
+"""Learned priors: the densities that they declare, their files, and learning them."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from scipy.special import expit
+
+from bayesicl import InputError, Settings, fit, load, load_law, predict, read_curves, save
+from bayesicl.engine import Engine
+from bayesicl.learn import Draws, learn, moments
+from bayesicl.noises import load_noise
+from bayesicl.plan import plan
+from bayesicl.posterior import Posterior
+from bayesicl.program import arrays
+from bayesicl.restore import engine_of
+
+MEAN = {"hill": [1.0, 0.5, 2.0, 0.2], "beta-binomial+misfit": [-3.0, -2.0, 1.0]}
+SITES = {
+    "hill": ["gamma", "beta", "n_0", "k"],
+    "beta-binomial+misfit": ["scatter", "misfit_sd", "misfit_length"],
+}
+
+
+def covariance(d):
+    root = 0.3 * np.tril(np.ones((d, d))) + np.diag(np.linspace(0.2, 0.6, d))
+    return root @ root.T
+
+
+def record():
+    one = lambda name: {  # noqa: E731
+        "sites": SITES[name],
+        "mean": MEAN[name],
+        "covariance": covariance(len(MEAN[name])).tolist(),
+    }
+    return {
+        "source": "made up",
+        "laws": {"hill": one("hill")},
+        "noises": {"beta-binomial+misfit": one("beta-binomial+misfit")},
+        "weights": {"hill": 1.0},
+    }
+
+
+@pytest.fixture
+def prior(tmp_path):
+    path = tmp_path / "mine.json"
+    path.write_text(json.dumps(record()))
+    return path
+
+
+@pytest.fixture
+def curves():
+    table = pd.DataFrame({"shots": [0, 1, 2, 4, 8, 16], "correct": [9, 21, 30, 38, 41, 45]})
+    return read_curves(table.assign(total=50))
+
+
+def test_prior_draws_are_as_usual(prior, curves, x64):
+    law = load_law(f"hill@{prior}")
+    noise = load_noise(f"misfit@{prior}", "counts")
+    assert law.name == "hill@mine"
+    assert not law.bundled
+    posterior, (design, data) = Posterior(law, noise), arrays(curves.studies[0])
+    keys = jax.random.split(jax.random.key(1), 4000)
+    draw = jax.jit(jax.vmap(lambda key: posterior.prior(design, data, key)))
+    v = {k: np.asarray(x).reshape(4000, -1)[:, 0] for k, x in draw(keys).items()}
+    logit = lambda p: np.log(p) - np.log1p(-p)  # noqa: E731
+    z = {
+        "hill": [
+            logit(v["gamma"]), logit(v["beta"] / v["gamma"]), np.log(v["n_0"]), np.log(v["k"]),
+        ],
+        "beta-binomial+misfit": [
+            logit(v["scatter"]), np.log(v["misfit_sd"]), np.log(v["misfit_length"]),
+        ],
+    }  # fmt: skip
+    for name, columns in z.items():
+        found, d = np.array(columns), len(columns)
+        sd = np.sqrt(np.diag(covariance(d)))
+        assert np.abs((found.mean(1) - MEAN[name]) / sd).max() < 4.5 / np.sqrt(4000)
+        np.testing.assert_allclose(np.cov(found), covariance(d), atol=0.08)
+
+
+def test_density_is_a_standard_normal_and_the_likelihood(prior, curves, x64, rng):
+    law, noise = load_law(f"hill@{prior}"), load_noise(f"misfit@{prior}", "counts")
+    posterior, (design, data) = Posterior(law, noise), arrays(curves.studies[0])
+    shapes = posterior.outline(design, data).shapes
+    assert shapes == {"_usual": (4,), "_usual_noise": (3,)}
+    u = {name: rng.normal(size=shape) for name, shape in shapes.items()}
+    z = {k: MEAN[k] + np.linalg.cholesky(covariance(len(MEAN[k]))) @ x
+         for k, x in zip(MEAN, u.values(), strict=True)}  # fmt: skip
+    gamma, share, n_0, k = z["hill"]
+    gamma, n_0, k = expit(gamma), np.exp(n_0), np.exp(k)
+    beta = gamma * expit(share)
+    shots = np.asarray(design.shots)
+    p = beta + (gamma - beta) / (1 + ((shots + 1) / n_0) ** -k)
+    sizes = dict(zip(SITES["beta-binomial+misfit"], z["beta-binomial+misfit"], strict=True))
+    sizes = {k: jnp.array([expit(x) if k == "scatter" else np.exp(x)]) for k, x in sizes.items()}
+    expected = noise.log_density(np.log(p), sizes, design, data)
+    expected += sum(stats.norm.logpdf(x).sum() for x in u.values())
+    np.testing.assert_allclose(-posterior.potential(design, data, u), expected, rtol=1e-9)
+    natural = posterior.natural(design, data, u)
+    np.testing.assert_allclose(natural["beta"], [beta], rtol=1e-9)
+
+
+def test_parameters_keep_their_names_and_axes(prior, curves, x64):
+    outline = Engine(
+        load_law(f"hill@{prior}"), load_noise(f"misfit@{prior}", "counts"), Settings()
+    ).outline(*arrays(curves.studies[0]))
+    for name in (*SITES["hill"], *SITES["beta-binomial+misfit"], "ceiling"):
+        assert outline.dims[name] == ("hypothesis",), name
+    assert {"gamma", "beta", "n_0", "k", "ceiling"} < set(outline.law)
+
+
+def test_what_cannot_be_used(prior, curves, tmp_path):
+    with pytest.raises(InputError, match="knows no law 'power': it was learned for hill"):
+        load_law(f"power@{prior}")
+    with pytest.raises(InputError, match="knows no noise 'replicates'"):
+        load_noise(f"replicates@{prior}", "replicated counts")
+    with pytest.raises(InputError, match="no such file; the name of bayesicl's own is"):
+        load_law("hill@nowhere.json")
+    broken = tmp_path / "broken.json"
+    broken.write_text('{"laws": 3}')
+    with pytest.raises(InputError, match=r"broken\.json: not a file that `bayesicl learn` wrote"):
+        load_law(f"hill@{broken}")
+    table = pd.DataFrame({"shots": [0, 1, 2] * 2, "hypothesis": [0] * 3 + [1] * 3})
+    two = read_curves(table.assign(correct=[1, 3, 5, 2, 4, 8], total=9))
+    with pytest.raises(InputError, match="for studies of one curve and one background"):
+        plan(two, f"hill@{prior}")
+
+
+def test_a_changed_prior_is_another_law(prior):
+    before = load_law(f"hill@{prior}")
+    assert load_law(f"hill@{prior}") is before
+    changed = record()
+    changed["laws"]["hill"]["mean"][0] += 1.0
+    prior.write_text(json.dumps(changed) + " ")
+    assert load_law(f"hill@{prior}").source_hash != before.source_hash
+
+
+def test_fit_and_forecast_under_a_learned_prior(prior, curves, tmp_path):
+    few = curves.hold_out(fit_points=3)
+    [tree] = fit(
+        few, f"hill@{prior}", noise=f"misfit@{prior}", settings=Settings(warmup=200, draws=250)
+    )
+    assert tree.attrs["passed"], tree.attrs["diagnostics"]
+    assert tree.attrs["law"] == "hill@mine"
+    again = load(save(tree, tmp_path / "fit.nc"))
+    assert engine_of(again).law.name == "hill@mine"
+    one, two = (predict(t, [0, 16, 64])["mean"].to_numpy() for t in (tree, again))
+    np.testing.assert_array_equal(one, two)
+    prior.write_text(json.dumps(record() | {"source": "another"}))
+    with pytest.raises(InputError, match="has changed since this fit was made"):
+        engine_of(again)
+
+
+def test_moments_of_curves_that_are_known_in_part(rng):
+    """Truths from a normal, posteriors under a wide prior: the normal is found again."""
+    mean, cov, wide, n = np.array([1.0, -2.0]), np.array([[1.0, 0.5], [0.5, 0.6]]), 3.0, 400
+    curves = []
+    for i in range(n):
+        truth = rng.multivariate_normal(mean, cov)
+        error = np.array([0.3, 0.3 if i % 2 else 5.0])  # of every other curve little is known
+        seen = truth + error * rng.normal(size=2)
+        precision = 1 / error**2 + 1 / wide**2
+        z = seen / error**2 / precision + rng.normal(size=(1000, 2)) / np.sqrt(precision)
+        curves.append(Draws(z, stats.norm(0, wide).logpdf(z).sum(1)))
+    found, spread = moments(curves, np.full(n, 1 / n))
+    np.testing.assert_allclose(found, mean, atol=0.15)
+    np.testing.assert_allclose(spread, cov, atol=0.2)
+
+
+def test_learning_from_fits(tmp_path):
+    rng = np.random.default_rng(3)
+    shots = np.array([0, 1, 2, 4, 8, 16])
+    tables = [
+        pd.DataFrame({"task": f"t{i}", "shots": shots, "total": 200,
+                      "correct": rng.binomial(200, p, 6)})
+        for i, p in enumerate(expit(rng.normal(1.0, 0.7, 12)))
+    ]  # fmt: skip
+    settings = Settings(warmup=100, draws=100)
+    trees = fit(read_curves(pd.concat(tables)), "constant", settings=settings)
+    found = learn(trees, source="flat curves")
+    usual = found["laws"]["constant"]
+    assert usual["sites"] == ["p"]
+    assert usual["curves"] == 12
+    share = pd.concat(tables).groupby("task")["correct"].sum() / 1200
+    logits = np.log(share / (1 - share))
+    np.testing.assert_allclose(usual["mean"], logits.mean(), atol=0.1)
+    np.testing.assert_allclose(
+        np.sqrt(usual["covariance"][0]), np.sqrt(logits.var() + 1 / 12), atol=0.12
+    )
+    path = tmp_path / "flat.json"
+    path.write_text(json.dumps(found))
+    assert load_law(f"constant@{path}").name == "constant@flat"
+    with pytest.raises(InputError, match="7 curves are too few to learn what is usual; give 8"):
+        learn(trees[:7], source="few")
