@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from holdouts import tables
-from holdouts.sides import run_law, run_peer
+from holdouts.sides import How, run_law, run_peer, run_stack
 from holdouts.sources import (
     FAILURES,
     SOURCES,
@@ -30,6 +30,7 @@ from peers.every import NOT_RUN, PEERS
 
 from bayesicl.errors import InputError
 from bayesicl.settings import Settings
+from bayesicl.stack import STRENGTH
 
 LAWS = ("scoring", "power", "bounded", "logistic", "discounted_scoring")
 
@@ -44,6 +45,9 @@ def parse() -> argparse.Namespace:
     add("--rolling", action="store_true", help="rolling origins, too")
     add("--laws", nargs="*", default=list(LAWS), metavar="LAW[:NOISE]")
     add("--noise", help="of all laws that do not name their own")
+    add("--priors", type=Path, help="folder of learn_population.py, for LAW@others")
+    add("--stacked", nargs="*", default=[], metavar="LAW[:NOISE]", help="laws of a stack")
+    add("--stack", nargs="+", type=float, default=[STRENGTH], metavar="STRENGTH")
     add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
     add("--default", help="side that others are compared with (default: the last law)")
     add("--processes", type=int, default=2, help="that fit laws (default 2)")
@@ -56,7 +60,7 @@ def parse() -> argparse.Namespace:
     if args.noise:
         args.laws = [law if ":" in law else f"{law}:{args.noise}" for law in args.laws]
     args.default = args.default or (args.laws or args.peers or [""])[-1]
-    if args.default not in (*args.laws, *args.peers):
+    if args.default not in (*args.laws, *args.peers) and not args.default.startswith("stack"):
         parser.error(f"--default must be one of the laws and peers asked for, got {args.default!r}")
     return args
 
@@ -72,11 +76,15 @@ def main() -> None:
         raise InputError("no split leaves anything to predict: see --fractions and --rolling")
     (args.out / "scored").mkdir(parents=True, exist_ok=True)
     sides, failures = {}, []
-    settings = Settings(warmup=args.warmup, draws=args.draws)
+    how = How(args.out, Settings(warmup=args.warmup, draws=args.draws), args.processes, args.priors)
     for spec in args.laws:
-        sides[spec], broken = run_law(
-            spec, asked, args.out, processes=args.processes, settings=settings
-        )
+        sides[spec], broken = run_law(spec, asked, how)
+        failures += broken
+    for strength in args.stack if args.stacked else ():
+        name = f"stack {strength:g}" if len(args.stack) > 1 else "stack"
+        usual = [1.0] * len(args.stacked)
+        sides[name], broken, weights = run_stack(args.stacked, usual, asked, how, strength)
+        weights.to_csv(args.out / f"{name}.csv", index=False)
         failures += broken
     for name in args.peers:
         sides[name] = run_peer(name, PEERS[name], asked, args.out)

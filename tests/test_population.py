@@ -141,7 +141,7 @@ def test_a_changed_prior_is_another_law(prior):
 
 
 def test_fit_and_forecast_under_a_learned_prior(prior, curves, tmp_path):
-    few = curves.hold_out(fit_points=3)
+    few = curves.hold_out(fit_points=4)
     [tree] = fit(
         few, f"hill@{prior}", noise=f"misfit@{prior}", settings=Settings(warmup=200, draws=250)
     )

@@ -5,6 +5,7 @@ import inspect
 import json
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,17 +15,15 @@ from peers import Cells, Forecast
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from bayesicl.code import code_hash
 from bayesicl.curves import Curves
 from bayesicl.errors import InputError
 from bayesicl.execute import Job, executor_of
 from bayesicl.files import load
 from bayesicl.fit import attributes
-from bayesicl.law import load_law
-from bayesicl.noises import load_noise
-from bayesicl.plan import plan
+from bayesicl.plan import Task, plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
+from bayesicl.stack import at_origin, future, mix, origins, weigh
 from bayesicl.store import Store
 from bayesicl.study import Study
 from holdouts import reach
@@ -152,67 +151,90 @@ def log_density(y: np.ndarray, draws: np.ndarray, unit: np.ndarray) -> np.ndarra
 # -- laws -----------------------------------------------------------------------------------------
 
 
-def run_law(
-    spec: str, units: Sequence[Unit], out: Path, *, processes: int, settings: Settings
-) -> tuple[list[Scored | None], list[str]]:
+OTHERS = "@others"  # the prior that has not seen the unit's source
+
+
+@dataclass(frozen=True)
+class How:
+    """How laws are fitted. priors: folder of learn_population.py, for OTHERS."""
+
+    out: Path
+    settings: Settings
+    processes: int = 2
+    priors: Path | None = None
+
+    def named(self, name: str, source: str) -> str:
+        """The name of a law or noise, with the prior's file in the place of OTHERS."""
+        if not name.endswith(OTHERS):
+            return name
+        if self.priors is None:
+            raise InputError(f"{name}: say with --priors where learn_population.py put its priors")
+        return f"{name.removesuffix(OTHERS)}@{self.priors.resolve()}/without-{source}.json"
+
+
+def run_law(spec: str, units: Sequence[Unit], how: How) -> tuple[list[Scored | None], list[str]]:
     """Scores of a law for each unit, None where its fit broke down, and why.
 
-    spec: LAW or LAW:NOISE.
+    spec: LAW or LAW:NOISE, each with a learned prior or without.
     """
-    name, _, noise = spec.partition(":")
-    kept = Kept(out / "scored" / f"{spec.replace('/', '-')}.jsonl")
+    kept = Kept(how.out / "scored" / f"{spec.replace('/', '-')}.jsonl")
     code = _sources_hash(*HERE)
-    source = load_law(name).source_hash
-    keys, todo = [], []
-    for number, unit in enumerate(units):
-        what = name, noise, source, code_hash(), code, str(settings)
-        keys.append(digest(unit_key(unit), *what))
-        if keys[-1] not in kept.found:
-            todo.append((number, noise or None))
+    tasks = [task_of(spec, unit, how) for unit in units]
+    keys = [
+        digest(unit_key(unit), spec, attributes(task, how.settings, SEED, "cpu"), code)
+        for unit, task in zip(units, tasks, strict=True)
+    ]
+    todo = [i for i, key in enumerate(keys) if key not in kept.found]
     failures = []
-    for number, path, failure in _fits(name, units, todo, out, settings, processes):
-        unit = units[number]
+    for i, path, failure in _fits(spec, [(i, units[i], tasks[i]) for i in todo], how):
         if failure:
-            failures.append(f"{unit.study.label} ({', '.join(unit.splits)}), {spec}: {failure}")
+            failures.append(_failure(units[i], spec, failure))
             continue
         tree = load(path)
-        rng = _rng(unit, spec)
         found = held_out(tree, seed=SEED)
-        kept.add(keys[number], _scored(unit, found, bool(tree.attrs["passed"]), rng))
+        kept.add(
+            keys[i], _scored(units[i], found, bool(tree.attrs["passed"]), _rng(units[i], spec))
+        )
     return [kept.found.get(key) for key in keys], failures
 
 
+def _failure(unit: Unit, spec: str, why: str) -> str:
+    return f"{unit.study.label} ({', '.join(unit.splits)}), {spec}: {why}"
+
+
+def task_of(spec: str, unit: Unit, how: How) -> Task:
+    """What is fitted."""
+    law, _, noise = spec.partition(":")
+    curves = Curves((unit.study,), pd.DataFrame(), unit.study.outcome, unit.source)
+    noise = how.named(noise, unit.source) or None
+    [task] = plan(curves, how.named(law, unit.source), noise=noise)
+    return task
+
+
 def _fits(
-    law: str,
-    units: Sequence[Unit],
-    todo: Sequence[tuple[int, str | None]],
-    out: Path,
-    settings: Settings,
-    processes: int,
+    what: str, asked: Sequence[tuple[int, Unit, Task]], how: How
 ) -> Iterator[tuple[int, Path, str]]:
     """Number of the unit, where its fit is, and why there is none; those kept from before, too."""
     jobs, ready, folders = [], [], set()
-    for number, noise in todo:
-        unit = units[number]
-        noise = load_noise(noise, unit.study.kind).name
-        store = Store(out.resolve() / "fits" / unit.source / noise, "nc", N_DRAWS // CHAINS)
-        store.folder.mkdir(parents=True, exist_ok=True)
-        if store.folder not in folders:
-            folders.add(store.folder)
+    for number, unit, task in asked:
+        noise = digest(task.noise.name)
+        folder = how.out.resolve() / "fits" / unit.source / unit.splits[0] / noise
+        store = Store(folder, "nc", N_DRAWS // CHAINS)
+        if folder not in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+            folders.add(folder)
             store.prepare()
-        curves = Curves((unit.study,), pd.DataFrame(), unit.study.outcome, unit.source)
-        [task] = plan(curves, law, noise=noise)
         path = store.place(task.study, task.law.name)
         try:
-            found = store.finished(path, attributes(task, settings, SEED, "cpu"))
+            found = store.finished(path, attributes(task, how.settings, SEED, "cpu"))
         except InputError:
             found = None  # made with other code or settings
         if found is None:
-            jobs.append(Job(number, task, settings, SEED, "cpu", store, path))
+            jobs.append(Job(number, task, how.settings, SEED, "cpu", store, path))
         else:
             ready.append((number, path, ""))
-    spread = executor_of(f"processes={processes}", len(jobs), "cpu")
-    with tqdm(total=len(todo), desc=law, file=sys.stderr, mininterval=5) as bar:
+    spread = executor_of(f"processes={how.processes}", len(jobs), "cpu")
+    with tqdm(total=len(asked), desc=what, file=sys.stderr, mininterval=5) as bar:
         for one in ready:
             yield one
             bar.update()
@@ -220,3 +242,48 @@ def _fits(
         for outcome in spread(jobs, lambda what: None):
             yield outcome.number, places[outcome.number], outcome.failure
             bar.update()
+
+
+# -- stacks ---------------------------------------------------------------------------------------
+
+
+def run_stack(
+    specs: Sequence[str], usual: Sequence[float], units: Sequence[Unit], how: How, strength: float
+) -> tuple[list[Scored | None], list[str], pd.DataFrame]:
+    """Scores of a stack of laws for each unit, what failed, and the weights of each unit's laws.
+
+    specs: of its laws, as of `run_law`. usual: their weights before any of them was tried.
+    """
+    asked, failures = [], []
+    for i, unit in enumerate(units):
+        early = [replace(unit, study=at_origin(unit.study, k), splits=(f"{unit.splits[0]} {k}",))
+                 for k in origins(unit.study)]  # fmt: skip
+        asked += [(i, one, spec) for one in (unit, *early) for spec in specs]
+    todo = [(n, unit, task_of(spec, unit, how)) for n, (_, unit, spec) in enumerate(asked)]
+    scores: dict[int, list] = {}
+    parts: dict[int, dict[str, HeldOut]] = {}
+    passed: dict[int, bool] = {}
+    for n, path, failure in _fits("stack", todo, how):
+        i, unit, spec = asked[n]
+        if failure:
+            failures.append(_failure(unit, spec, failure))
+            continue
+        tree = load(path)
+        passed[i] = passed.get(i, True) and bool(tree.attrs["passed"])
+        if unit is units[i]:
+            parts.setdefault(i, {})[spec] = held_out(tree, seed=SEED)
+        else:
+            scores.setdefault(i, []).append(future([tree], units[i].study).assign(law=spec))
+    out, weights = [], []
+    for i, unit in enumerate(units):
+        if len(parts.get(i, {})) < len(specs):
+            out.append(None)
+            continue
+        told = pd.concat(scores[i]) if i in scores else pd.DataFrame()
+        own = weigh(told, dict(zip(specs, usual, strict=True)), strength=strength)
+        whole = mix([parts[i][spec] for spec in specs], [own[spec] for spec in specs], seed=SEED)
+        out.append(_scored(unit, whole, passed[i], _rng(unit, "stack")))
+        weights.append(
+            {"source": unit.source, "study": unit.study.label, "split": unit.splits[0]} | own
+        )
+    return out, failures, pd.DataFrame(weights)
