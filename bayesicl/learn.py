@@ -20,6 +20,8 @@ from scipy.special import logsumexp
 
 from bayesicl.device import precision
 from bayesicl.errors import InputError
+from bayesicl.misfit import SUFFIX
+from bayesicl.population import MISFIT
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import label, study_of
@@ -47,19 +49,22 @@ def learn(
     """
     laws, noises = defaultdict(list), defaultdict(list)
     for tree in fits:
-        law, noise = _unconstrained(tree)
+        law, *of_noise = _unconstrained(tree)
         weight = 1.0 if weights is None else weights[label(tree)]
         laws[tree.attrs["law"]].append((*law, weight))
-        noises[tree.attrs["noise"]].append((*noise, weight))
+        name = tree.attrs["noise"].removesuffix(SUFFIX)
+        for kind, found in zip((name, MISFIT), of_noise, strict=True):
+            if found[0]:
+                noises[kind].append((*found, weight))
     return {
         "source": source,
         "laws": {name: _usual(name, found) for name, found in laws.items()},
-        "noises": {name: _usual(name, found) for name, found in noises.items() if found[0][0]},
+        "noises": {name: _usual(name, found) for name, found in noises.items()},
     }
 
 
 def _unconstrained(tree: xr.DataTree):
-    """Sites and draws of the law, and of the noise."""
+    """Sites and draws of the law, of the noise and of the law's misfit."""
     study = study_of(tree)
     if len(study.hypotheses) != 1 or int(tree.attrs["backgrounds"]) != 1:
         raise InputError(f"{label(tree)}: a prior is learned from studies of one curve each")
@@ -90,8 +95,10 @@ def _unconstrained(tree: xr.DataTree):
             columns[:, i] = np.ravel(z[name])
         return names, Draws(columns, sum((np.ravel(density[k]) for k in names), np.zeros(n)))
 
-    own = tuple(name for name in sites if name in outline.law)
-    return draws_of(own), draws_of(tuple(name for name in sites if name not in own))
+    law = tuple(name for name in sites if name in outline.law)
+    misfit = tuple(name for name in sites if name.startswith(f"{MISFIT}_"))
+    rest = tuple(name for name in sites if name not in (*law, *misfit))
+    return draws_of(law), draws_of(rest), draws_of(misfit)
 
 
 def _usual(name: str, found: list) -> dict[str, Any]:

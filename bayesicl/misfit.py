@@ -34,6 +34,10 @@ from bayesicl.priors import hypotheses
 CLOSE = 1e-6  # in log(1 + shots): nearer cells count as this far apart
 
 
+SUFFIX = "+misfit"  # of the names of noises
+Sampler = Callable[[Design, Arrays], dict[str, Any]]
+
+
 class Links(NamedTuple):
     """Of each cell, (cells,): the correlation of f with the cell before, and 1 less its square.
 
@@ -208,9 +212,10 @@ def path(rng: np.random.Generator, known: Mapping[str, np.ndarray], filtered: np
 
 @dataclass(frozen=True)
 class Misfit(Noise):
-    """A noise with the law's misfit beside it."""
+    """A noise with the law's misfit beside it. base: that noise. counts: it is of counts."""
 
     counts: bool = False
+    base: Noise | None = None
 
     def of(self, logp, sizes, design: Design, data: Arrays) -> Moments:
         """Moments of the noise beside the misfit: counts have some, too."""
@@ -310,21 +315,27 @@ def log_mass(low, high):
     return top + jnp.log(-jnp.expm1(jnp.minimum(bottom - top, -1e-300)))
 
 
+def sample_misfit(design: Design, data: Arrays) -> dict[str, Any]:
+    """Sizes of the misfit, one of each a curve."""
+    with hypotheses(design):
+        sd = numpyro.sample("misfit_sd", dist.HalfNormal(0.2))
+        length = numpyro.sample("misfit_length", dist.LogNormal(jnp.log(2.0), 1.0))
+    return {"misfit_sd": sd, "misfit_length": length}
+
+
+def both(first: Sampler, second: Sampler) -> Sampler:
+    """Sizes of two kinds in one program."""
+    return lambda design, data: {**first(design, data), **second(design, data)}
+
+
 def with_misfit(noise: Noise, moments: Callable | None = None) -> Misfit:
     """This noise, with the misfit beside it; moments: of one that has none."""
-
-    def model(design: Design, data: Arrays) -> dict[str, Any]:
-        sizes = noise.model(design, data)
-        with hypotheses(design):
-            sd = numpyro.sample("misfit_sd", dist.HalfNormal(0.2))
-            length = numpyro.sample("misfit_length", dist.LogNormal(jnp.log(2.0), 1.0))
-        return {**sizes, "misfit_sd": sd, "misfit_length": length}
-
     return Misfit(
-        f"{noise.name}+misfit",
+        f"{noise.name}{SUFFIX}",
         f"{noise.summary}; and the law's misfit, a process over log(1+shots)",
         noise.kinds,
-        model,
+        both(noise.model, sample_misfit),
         moments or noise.moments,
         counts=moments is not None,
+        base=noise,
     )

@@ -27,11 +27,13 @@ from numpyro.infer.util import constrain_fn
 
 from bayesicl.errors import InputError
 from bayesicl.law import AT, Design, Law, unmoved
+from bayesicl.misfit import Misfit, both, sample_misfit
 from bayesicl.noise import Noise
 from bayesicl.priors import hypotheses
 
 BUNDLED = Path(__file__).parent / "data" / "population.json"
 NAME = "population"
+MISFIT = "misfit"  # its name among the noises of a prior
 
 
 @dataclass(frozen=True, eq=False)
@@ -164,13 +166,23 @@ def law_under(law: Law, prior: str, population: Population) -> Law:
 
 @cache
 def noise_under(noise: Noise, prior: str, population: Population) -> Noise:
-    """A noise under a learned prior; `prior` is its name or file."""
-    usual = _known(population.noises, noise.name, prior, "noise")
+    """A noise under a learned prior, with which noise and misfit are known apart.
+
+    What the prior does not know, of the two, stays as it is declared. prior: its name or file.
+    """
     place = NAME if prior == NAME else path_of(prior)
-    model = model_of(noise.model, usual, "_usual_noise")
-    return replace(
-        noise, name=f"{noise.name}{AT}{place}", model=model, source_hash=population.digest
-    )
+    named = {"name": f"{noise.name}{AT}{place}", "source_hash": population.digest}
+    own = {name: usual for name, usual in population.noises.items() if name != MISFIT}
+    if not isinstance(noise, Misfit):
+        usual = _known(own, noise.name, prior, "noise")
+        return replace(noise, model=model_of(noise.model, usual, "_usual_noise"), **named)
+    assert noise.base is not None
+    sizes, misfit = noise.base.model, sample_misfit
+    if noise.base.name in own:
+        sizes = model_of(sizes, own[noise.base.name], "_usual_noise")
+    if MISFIT in population.noises:
+        misfit = model_of(misfit, population.noises[MISFIT], "_usual_misfit")
+    return replace(noise, model=both(sizes, misfit), **named)
 
 
 def _known(of: Mapping[str, Usual], name: str, prior: str, what: str) -> Usual:
