@@ -19,11 +19,11 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bayesicl.cli import check, compare, contrast, demo, fit, forecast, laws, plot, summary
+from bayesicl.cli import check, compare, contrast, demo, fit, forecast, laws, learn, plot, summary
 from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
-COMMANDS = (laws, fit, summary, compare, forecast, contrast, plot, check, demo)
+COMMANDS = (laws, fit, summary, compare, forecast, contrast, plot, check, learn, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,84 @@
+"""Learn a prior from fits of whole curves: what is usual, for curves of the same kind to come.
+
+Each fit must be of one curve, with one background, under declared priors. Give fits of at least 8
+curves under each law (--noise misfit also learns how far laws miss). Curves weigh the same; with
+--weigh-by COLUMN the values of a key (model, variant or task) do. Then LAW@FILE is the law under
+that prior, and misfit@FILE the noise.
+
+Example:
+  bayesicl fit curves.csv --out fits --law hill power --noise misfit
+  bayesicl learn fits --out mine.json
+  bayesicl forecast new.csv --law hill@mine.json --noise misfit@mine.json --fit-shots 25% --out held
+"""
+
+import argparse
+import json
+from collections import Counter
+from pathlib import Path
+
+from bayesicl.cli import common
+from bayesicl.errors import InputError
+
+
+def add_options(parser: common.Parser) -> None:
+    """FITS and --out."""
+    add = parser.add_argument
+    add("fits", nargs="+", metavar="FIT", help="saved fits, or folders of them")
+    add("--out", required=True, metavar="FILE", help="where the prior goes: a .json file")
+    add("--source", metavar="TEXT", help="what the curves are, in words (default: the folders)")
+    add(
+        "--weigh-by", choices=("model", "variant", "task"), metavar="COLUMN",
+        help="let each model (or variant, or task) weigh the same, however many curves it has",
+    )  # fmt: skip
+
+
+def run(args: argparse.Namespace) -> int:
+    """Learn, write, and say what is usual."""
+    from bayesicl.learn import learn
+    from bayesicl.store import load_all
+    from bayesicl.tree import label
+    from bayesicl.writing import in_one_step
+
+    out = Path(args.out)
+    if out.suffix != ".json" or out.is_dir():
+        raise InputError(f"--out {out}: name a file that ends in .json")
+    trees = load_all(args.fits)
+    failed = [tree for tree in trees if not tree.attrs["passed"]]
+    kept = [tree for tree in trees if tree.attrs["passed"]]
+    if not kept:
+        raise InputError("no fit here has passed its gates: there is nothing to learn from")
+    for tree in kept:
+        if not tree["study"]["fitted"].all():
+            raise InputError(f"{label(tree)}: cells were held out; learn from whole curves")
+    groups = {label(tree): _group(tree, args.weigh_by) for tree in kept}
+    sizes = Counter(groups.values())
+    weights = {study: 1.0 / sizes[group] for study, group in groups.items()}
+    record = learn(kept, source=args.source or ", ".join(args.fits), weights=weights)
+    with in_one_step(out) as part:
+        part.write_text(json.dumps(record, indent=1) + "\n")
+    common.show(_table(record))
+    print(f"\nprior of {len(groups)} curves in {out}; use it as LAW@{out}")
+    return common.finish(map(common.complaint, failed), ())
+
+
+def _group(tree, column: str | None) -> str:
+    """What weighs as one: the curve, or all curves with its value of the column."""
+    from bayesicl.tree import label
+
+    return json.loads(tree["study"].attrs["key"])[column] if column else label(tree)
+
+
+def _table(record: dict):
+    """What is usual of each parameter, in the unconstrained space."""
+    import numpy as np
+    import pandas as pd
+
+    rows = []
+    for kind in ("laws", "noises"):
+        for name, usual in record[kind].items():
+            sd = np.sqrt(np.diag(usual["covariance"]))
+            for site, mean, spread in zip(usual["sites"], usual["mean"], sd, strict=True):
+                rows.append((name, site, usual["curves"], mean, spread))
+    return pd.DataFrame(
+        rows, columns=["of", "parameter", "curves", "mean (log or log-odds)", "sd over curves"]
+    )
