@@ -19,6 +19,7 @@ from numpyro.distributions.transforms import biject_to
 from scipy.special import logsumexp
 
 from bayesicl.device import precision
+from bayesicl.engine import Engine
 from bayesicl.errors import InputError
 from bayesicl.misfit import SUFFIX
 from bayesicl.population import MISFIT
@@ -26,7 +27,8 @@ from bayesicl.program import arrays
 from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import label, study_of
 
-ROUNDS = 300
+ROUNDS = 2000
+TOLERANCE = 1e-4
 LEAST = 1.0  # sd that one more curve of the bank, at the mean but for this, would have
 MIN_CURVES = 8
 
@@ -48,8 +50,12 @@ def learn(
     curves that its source has; None for equal ones.
     """
     laws, noises = defaultdict(list), defaultdict(list)
+    engines: dict[tuple, Engine] = {}
     for tree in fits:
-        law, *of_noise = _unconstrained(tree)
+        alike = tuple(tree.attrs[k] for k in ("law", "law_hash", "noise", "noise_hash", "settings"))
+        if alike not in engines:
+            engines[alike] = engine_of(tree)
+        law, *of_noise = _unconstrained(tree, engines[alike])
         weight = 1.0 if weights is None else weights[label(tree)]
         laws[tree.attrs["law"]].append((*law, weight))
         name = tree.attrs["noise"].removesuffix(SUFFIX)
@@ -63,13 +69,12 @@ def learn(
     }
 
 
-def _unconstrained(tree: xr.DataTree):
+def _unconstrained(tree: xr.DataTree, engine: Engine):
     """Sites and draws of the law, of the noise and of the law's misfit."""
     study = study_of(tree)
     if len(study.hypotheses) != 1 or int(tree.attrs["backgrounds"]) != 1:
         raise InputError(f"{label(tree)}: a prior is learned from studies of one curve each")
     with precision():
-        engine = engine_of(tree)
         design, data = arrays(study)
         outline = engine.outline(design, data)
         sites = tuple(outline.shapes)
@@ -120,22 +125,21 @@ def _usual(name: str, found: list) -> dict[str, Any]:
 
 def moments(curves: Sequence[Draws], weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean (d,) and covariance (d, d) over curves, each known by its draws; weight sums to 1."""
-    pooled = np.concatenate([c.z for c in curves])
-    mean, covariance = np.median(pooled, axis=0), np.diag(pooled.var(axis=0))
-    d = mean.size
-    effective = 1.0 / np.sum(weight**2)
+    n = min(len(c.z) for c in curves)
+    few = [np.linspace(0, len(c.z) - 1, n).astype(int) for c in curves]
+    z = np.stack([c.z[i] for c, i in zip(curves, few, strict=True)])  # (curves, n, d)
+    log_prior = np.stack([c.log_prior[i] for c, i in zip(curves, few, strict=True)])
+    mean, covariance = np.median(z, axis=(0, 1)), np.diag(z.reshape(-1, z.shape[2]).var(axis=0))
+    least = LEAST**2 * np.sum(weight**2) * np.eye(len(mean))
     for _ in range(ROUNDS):
-        root = np.linalg.cholesky(covariance)
-        first, second = np.zeros(d), np.zeros((d, d))
-        for curve, share in zip(curves, weight, strict=True):
-            y = np.linalg.solve(root, (curve.z - mean).T)
-            w = -0.5 * np.sum(y**2, axis=0) - curve.log_prior
-            w = np.exp(w - logsumexp(w))
-            own = w @ curve.z
-            first += share * own
-            second += share * ((curve.z - own).T * w) @ (curve.z - own)
-            second += share * np.outer(own - mean, own - mean)
-        second -= np.outer(first - mean, first - mean)
-        covariance = second + LEAST**2 / effective * np.eye(d)
-        mean = first
+        away = z - mean
+        log_w = -0.5 * np.einsum("cni,ij,cnj->cn", away, np.linalg.inv(covariance), away)
+        log_w -= log_prior
+        w = np.exp(log_w - logsumexp(log_w, axis=1, keepdims=True)) * weight[:, None]
+        first = np.einsum("cn,cni->i", w, away)
+        second = np.einsum("cn,cni,cnj->ij", w, away, away) - np.outer(first, first) + least
+        moved = max(np.abs(first).max(), np.abs(second - covariance).max())
+        mean, covariance = mean + first, second
+        if moved < TOLERANCE:
+            break
     return mean, covariance
