@@ -1,10 +1,11 @@
 """Learn a prior from a bank of curves: what law parameters and noise are usual.
 
-Every curve of the bank is fitted by itself under the declared priors. Then a normal distribution
-over curves, in the unconstrained space, is fitted to all of their posteriors at once, by
-expectation maximisation: a curve's draws z are weighted by N(z; mean, covariance) / prior(z), so
-that what its data leave open is filled in by the others and not by the declared prior. This is the
-two-stage form of a hierarchical fit.
+Every curve of the bank is fitted by itself under the declared priors. Then a t distribution over
+curves, in the unconstrained space, is fitted to all of their posteriors at once, by expectation
+maximisation: a curve's draws z are weighted by t(z; centre, scale) / prior(z), so that what its
+data leave open is filled in by the others and not by the declared prior. This is the two-stage form
+of a hierarchical fit. Its tails are a t's, since the next source of curves may be like none of
+these.
 """
 
 from collections import defaultdict
@@ -22,7 +23,7 @@ from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.errors import InputError
 from bayesicl.misfit import SUFFIX
-from bayesicl.population import MISFIT
+from bayesicl.population import FREEDOM, MISFIT
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import label, study_of
@@ -107,37 +108,43 @@ def _unconstrained(tree: xr.DataTree, engine: Engine):
 
 
 def _usual(name: str, found: list) -> dict[str, Any]:
-    """Mean and covariance over curves."""
+    """Centre and scale over curves."""
     sites = found[0][0]
     if len(found) < MIN_CURVES:
         raise InputError(
             f"{name}: {len(found)} curves are too few to learn what is usual; give {MIN_CURVES}"
         )
     weight = np.array([w for *_, w in found])
-    mean, covariance = moments([draws for _, draws, _ in found], weight / weight.sum())
+    centre, scale = moments([draws for _, draws, _ in found], weight / weight.sum())
     return {
         "sites": list(sites),
-        "mean": mean.tolist(),
-        "covariance": covariance.tolist(),
+        "centre": centre.tolist(),
+        "scale": scale.tolist(),
         "curves": len(found),
     }
 
 
 def moments(curves: Sequence[Draws], weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean (d,) and covariance (d, d) over curves, each known by its draws; weight sums to 1."""
+    """Centre (d,) and scale (d, d) of a t distribution over curves, each known by its draws.
+
+    weight: of each curve, summing to 1.
+    """
     n = min(len(c.z) for c in curves)
     few = [np.linspace(0, len(c.z) - 1, n).astype(int) for c in curves]
     z = np.stack([c.z[i] for c, i in zip(curves, few, strict=True)])  # (curves, n, d)
     log_prior = np.stack([c.log_prior[i] for c, i in zip(curves, few, strict=True)])
     mean, covariance = np.median(z, axis=(0, 1)), np.diag(z.reshape(-1, z.shape[2]).var(axis=0))
     least = LEAST**2 * np.sum(weight**2) * np.eye(len(mean))
+    d = len(mean)
     for _ in range(ROUNDS):
         away = z - mean
-        log_w = -0.5 * np.einsum("cni,ij,cnj->cn", away, np.linalg.inv(covariance), away)
-        log_w -= log_prior
+        far = np.einsum("cni,ij,cnj->cn", away, np.linalg.inv(covariance), away)
+        log_w = -0.5 * (FREEDOM + d) * np.log1p(far / FREEDOM) - log_prior
         w = np.exp(log_w - logsumexp(log_w, axis=1, keepdims=True)) * weight[:, None]
-        first = np.einsum("cn,cni->i", w, away)
-        second = np.einsum("cn,cni,cnj->ij", w, away, away) - np.outer(first, first) + least
+        near = w * (FREEDOM + d) / (FREEDOM + far)  # a curve far out counts for less
+        first = np.einsum("cn,cni->i", near, away) / near.sum()
+        away = away - first
+        second = np.einsum("cn,cni,cnj->ij", near, away, away) + least
         moved = max(np.abs(first).max(), np.abs(second - covariance).max())
         mean, covariance = mean + first, second
         if moved < TOLERANCE:

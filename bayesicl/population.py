@@ -2,13 +2,14 @@
 
 `power@population` is the power law under the prior that comes with bayesicl, learned from the
 banks that data/population.json names; `power@mine.json` is it under one's own (`learn`). A learned
-prior is a multivariate normal of the law's parameters in NumPyro's unconstrained space, where
-probabilities are log-odds and positive numbers logarithms, and of the noise's sizes likewise. It
-knows studies of one curve and one background.
+prior is a multivariate t of the law's parameters in NumPyro's unconstrained space, where
+probabilities are log-odds and positive numbers logarithms, and another of the noise's sizes and of
+the misfit's. It knows studies of one curve and one background.
 """
 
 import hashlib
 import json
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from numpyro import handlers
+from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import constrain_fn
 
@@ -33,6 +35,7 @@ from bayesicl.priors import hypotheses
 
 BUNDLED = Path(__file__).parent / "data" / "population.json"
 NAME = "population"
+FREEDOM = 4.0  # of the t: sources of curves differ, and the next one may be like none of them
 MISFIT = "misfit"  # its name among the noises of a prior
 
 
@@ -40,24 +43,24 @@ MISFIT = "misfit"  # its name among the noises of a prior
 class Usual:
     """What is usual of some parameters, each a number in the unconstrained space.
 
-    sites: names in the order in which the model samples them. mean: (d,). root: (d, d), lower
-    triangular root of the covariance.
+    sites: names in the order in which the model samples them. centre: (d,). root: (d, d), lower
+    triangular root of the scale.
     """
 
     sites: tuple[str, ...]
-    mean: np.ndarray
+    centre: np.ndarray
     root: np.ndarray
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Usual":
-        """From a record of sites, mean and covariance."""
-        root = np.linalg.cholesky(np.array(record["covariance"], float))
-        return cls(tuple(record["sites"]), np.array(record["mean"], float), root)
+        """From a record of sites, centre and scale."""
+        root = np.linalg.cholesky(np.array(record["scale"], float))
+        return cls(tuple(record["sites"]), np.array(record["centre"], float), root)
 
     def split(self, u) -> dict[str, jax.Array]:
-        """Each site's number, (1,) as of one curve, from standard normal u (d,)."""
+        """Each site's number, (1,) as of one curve, from a round u (d,)."""
         # A sum of products: a matrix product would be a call of a library.
-        z = self.mean + jnp.sum(self.root * u, axis=-1)
+        z = self.centre + jnp.sum(self.root * u, axis=-1)
         return {name: z[i] for i, name in enumerate(self.sites)}
 
 
@@ -114,6 +117,31 @@ def path_of(name: str) -> Path:
     return BUNDLED if name == NAME else Path(name).resolve()
 
 
+class Round(dist.Distribution):
+    """A t distribution of `FREEDOM` degrees about 0, the same in all directions: (d,)."""
+
+    support = constraints.real_vector
+    pytree_aux_fields = ("d",)
+
+    def __init__(self, d: int, *, validate_args=None):
+        """d: how many numbers."""
+        self.d = d
+        super().__init__((), (d,), validate_args=validate_args)
+
+    def sample(self, key, sample_shape=()):
+        """Draw: a normal, over the root of a chi-squared divided by its degrees of freedom."""
+        key_normal, key_scale = jax.random.split(key)
+        z = jax.random.normal(key_normal, (*sample_shape, self.d))
+        scale = jax.random.chisquare(key_scale, FREEDOM, sample_shape) / FREEDOM
+        return z / jnp.sqrt(scale)[..., None]
+
+    def log_prob(self, value):  # pyright: ignore[reportIncompatibleMethodOverride]
+        """Log density."""
+        n, d = FREEDOM, self.d
+        constant = math.lgamma((n + d) / 2) - math.lgamma(n / 2) - d / 2 * math.log(n * math.pi)
+        return constant - 0.5 * (n + d) * jnp.log1p(jnp.sum(value**2, axis=-1) / n)
+
+
 def model_of(model: Callable, usual: Usual, site: str) -> Callable:
     """A program that returns what `model` does, with parameters as usual; it samples `site` alone.
 
@@ -123,7 +151,7 @@ def model_of(model: Callable, usual: Usual, site: str) -> Callable:
     def program(design: Design, *data):
         if design.n_hypotheses != 1 or design.backgrounds != 1:
             raise InputError("a learned prior is for studies of one curve and one background")
-        u = numpyro.sample(site, dist.Normal(jnp.zeros(len(usual.sites)), 1.0).to_event(1))
+        u = numpyro.sample(site, Round(len(usual.sites)))
         with handlers.block():
             own = handlers.trace(handlers.seed(model, 0)).get_trace(design, *data)
             own = {name: site for name, site in own.items() if _drawn(site)}

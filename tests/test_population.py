@@ -15,11 +15,12 @@ from bayesicl.engine import Engine
 from bayesicl.learn import Draws, learn, moments
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
+from bayesicl.population import FREEDOM
 from bayesicl.posterior import Posterior
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of
 
-MEAN = {"hill": [1.0, 0.5, 2.0, 0.2], "beta-binomial": [-3.0], "misfit": [-2.0, 1.0]}
+CENTRE = {"hill": [1.0, 0.5, 2.0, 0.2], "beta-binomial": [-3.0], "misfit": [-2.0, 1.0]}
 SITES = {
     "hill": ["gamma", "beta", "n_0", "k"],
     "beta-binomial": ["scatter"],
@@ -27,7 +28,7 @@ SITES = {
 }
 
 
-def covariance(d):
+def scale(d):
     root = 0.3 * np.tril(np.ones((d, d))) + np.diag(np.linspace(0.2, 0.6, d))
     return root @ root.T
 
@@ -35,8 +36,8 @@ def covariance(d):
 def record():
     one = lambda name: {  # noqa: E731
         "sites": SITES[name],
-        "mean": MEAN[name],
-        "covariance": covariance(len(MEAN[name])).tolist(),
+        "centre": CENTRE[name],
+        "scale": scale(len(CENTRE[name])).tolist(),
     }
     return {
         "source": "made up",
@@ -77,20 +78,23 @@ def test_prior_draws_are_as_usual(prior, curves, x64):
         "misfit": [np.log(v["misfit_sd"]), np.log(v["misfit_length"])],
     }  # fmt: skip
     for name, columns in z.items():
-        found, d = np.array(columns), len(columns)
-        sd = np.sqrt(np.diag(covariance(d)))
-        assert np.abs((found.mean(1) - MEAN[name]) / sd).max() < 4.5 / np.sqrt(4000)
-        np.testing.assert_allclose(np.atleast_2d(np.cov(found)), covariance(d), atol=0.08)
+        x = np.array(columns).T - CENTRE[name]
+        whitened = np.linalg.solve(np.linalg.cholesky(scale(x.shape[1])), x.T)
+        # A t of 4 degrees in every direction.
+        for i, one in enumerate(whitened):
+            assert stats.kstest(one, stats.t(FREEDOM).cdf).pvalue > 1e-4, (name, i)
+        far = np.sum(whitened**2, axis=0) / x.shape[1]
+        assert stats.kstest(far, stats.f(x.shape[1], FREEDOM).cdf).pvalue > 1e-4
 
 
-def test_density_is_a_standard_normal_and_the_likelihood(prior, curves, x64, rng):
+def test_density_is_a_round_t_and_the_likelihood(prior, curves, x64, rng):
     law, noise = load_law(f"hill@{prior}"), load_noise(f"misfit@{prior}", "counts")
     posterior, (design, data) = Posterior(law, noise), arrays(curves.studies[0])
     shapes = posterior.outline(design, data).shapes
     assert shapes == {"_usual": (4,), "_usual_noise": (1,), "_usual_misfit": (2,)}
     u = {name: rng.normal(size=shape) for name, shape in shapes.items()}
-    z = {k: MEAN[k] + np.linalg.cholesky(covariance(len(MEAN[k]))) @ u[site]
-         for k, site in zip(MEAN, shapes, strict=True)}  # fmt: skip
+    z = {k: CENTRE[k] + np.linalg.cholesky(scale(len(CENTRE[k]))) @ u[site]
+         for k, site in zip(CENTRE, shapes, strict=True)}  # fmt: skip
     gamma, share, n_0, k = z["hill"]
     gamma, n_0, k = expit(gamma), np.exp(n_0), np.exp(k)
     beta = gamma * expit(share)
@@ -100,7 +104,9 @@ def test_density_is_a_standard_normal_and_the_likelihood(prior, curves, x64, rng
         name: jnp.exp(z["misfit"][i : i + 1]) for i, name in enumerate(SITES["misfit"])
     }
     expected = noise.log_density(np.log(p), sizes, design, data)
-    expected += sum(stats.norm.logpdf(x).sum() for x in u.values())
+    expected += sum(
+        stats.multivariate_t(shape=np.eye(len(x)), df=FREEDOM).logpdf(x) for x in u.values()
+    )
     np.testing.assert_allclose(-posterior.potential(design, data, u), expected, rtol=1e-9)
     natural = posterior.natural(design, data, u)
     np.testing.assert_allclose(natural["beta"], [beta], rtol=1e-9)
@@ -137,7 +143,7 @@ def test_a_changed_prior_is_another_law(prior):
     before = load_law(f"hill@{prior}")
     assert load_law(f"hill@{prior}") is before
     changed = record()
-    changed["laws"]["hill"]["mean"][0] += 1.0
+    changed["laws"]["hill"]["centre"][0] += 1.0
     prior.write_text(json.dumps(changed) + " ")
     assert load_law(f"hill@{prior}").source_hash != before.source_hash
 
@@ -159,19 +165,23 @@ def test_fit_and_forecast_under_a_learned_prior(prior, curves, tmp_path):
 
 
 def test_moments_of_curves_that_are_known_in_part(rng):
-    """Truths from a normal, posteriors under a wide prior: the normal is found again."""
-    mean, cov, wide, n = np.array([1.0, -2.0]), np.array([[1.0, 0.5], [0.5, 0.6]]), 3.0, 400
+    """Truths from a t, posteriors under a wide prior: centre and scale are found again."""
+    centre, of, wide, n = np.array([1.0, -2.0]), np.array([[1.0, 0.5], [0.5, 0.6]]), 6.0, 600
     curves = []
     for i in range(n):
-        truth = rng.multivariate_normal(mean, cov)
+        truth = stats.multivariate_t(centre, of, df=FREEDOM, seed=rng).rvs()
         error = np.array([0.3, 0.3 if i % 2 else 5.0])  # of every other curve little is known
         seen = truth + error * rng.normal(size=2)
         precision = 1 / error**2 + 1 / wide**2
         z = seen / error**2 / precision + rng.normal(size=(1000, 2)) / np.sqrt(precision)
         curves.append(Draws(z, stats.norm(0, wide).logpdf(z).sum(1)))
     found, spread = moments(curves, np.full(n, 1 / n))
-    np.testing.assert_allclose(found, mean, atol=0.15)
-    np.testing.assert_allclose(spread, cov, atol=0.2)
+    np.testing.assert_allclose(found, centre, atol=0.15)
+    np.testing.assert_allclose(spread, of, atol=0.2)
+    some = moments(
+        [*curves, *curves[:50]], np.r_[np.full(50, 0.5), np.ones(550), np.full(50, 0.5)] / n
+    )
+    np.testing.assert_allclose(some[0], found, atol=1e-3)  # two halves of a curve are one
 
 
 def test_learning_from_fits(tmp_path):
@@ -189,11 +199,9 @@ def test_learning_from_fits(tmp_path):
     assert usual["sites"] == ["p"]
     assert usual["curves"] == 12
     share = pd.concat(tables).groupby("task")["correct"].sum() / 1200
-    logits = np.log(share / (1 - share))
-    np.testing.assert_allclose(usual["mean"], logits.mean(), atol=0.1)
-    np.testing.assert_allclose(
-        np.sqrt(usual["covariance"][0]), np.sqrt(logits.var() + 1 / 12), atol=0.12
-    )
+    t = stats.t.fit(np.log(share / (1 - share)), fix_df=FREEDOM)  # the counts are large
+    np.testing.assert_allclose(usual["centre"], t[1], atol=0.1)
+    np.testing.assert_allclose(np.sqrt(usual["scale"][0][0]), np.hypot(t[2], 12**-0.5), rtol=0.3)
     path = tmp_path / "flat.json"
     path.write_text(json.dumps(found))
     assert load_law(f"constant@{path}").name == "constant@flat"

@@ -76,9 +76,9 @@ def _table(record: dict):
     rows = []
     for kind in ("laws", "noises"):
         for name, usual in record[kind].items():
-            sd = np.sqrt(np.diag(usual["covariance"]))
-            for site, mean, spread in zip(usual["sites"], usual["mean"], sd, strict=True):
+            sd = np.sqrt(np.diag(usual["scale"]))
+            for site, mean, spread in zip(usual["sites"], usual["centre"], sd, strict=True):
                 rows.append((name, site, usual["curves"], mean, spread))
     return pd.DataFrame(
-        rows, columns=["of", "parameter", "curves", "mean (log or log-odds)", "sd over curves"]
+        rows, columns=["of", "parameter", "curves", "centre (log or log-odds)", "scale over curves"]
     )
