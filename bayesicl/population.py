@@ -120,7 +120,7 @@ def path_of(name: str) -> Path:
 class Round(dist.Distribution):
     """A t distribution of `FREEDOM` degrees about 0, the same in all directions: (d,)."""
 
-    support = constraints.real_vector
+    support = constraints.real_vector  # pyright: ignore
     pytree_aux_fields = ("d",)
 
     def __init__(self, d: int, *, validate_args=None):
@@ -128,7 +128,7 @@ class Round(dist.Distribution):
         self.d = d
         super().__init__((), (d,), validate_args=validate_args)
 
-    def sample(self, key, sample_shape=()):
+    def sample(self, key: Any, sample_shape=()):
         """Draw: a normal, over the root of a chi-squared divided by its degrees of freedom."""
         key_normal, key_scale = jax.random.split(key)
         z = jax.random.normal(key_normal, (*sample_shape, self.d))

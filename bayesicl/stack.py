@@ -14,8 +14,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
+from scipy.stats import binom
 
-from bayesicl.score import HeldOut, held_out
+from bayesicl.score import HeldOut, held_out, score_draws
 from bayesicl.study import Study
 from bayesicl.tree import study_of
 
@@ -23,6 +24,9 @@ FIRST = 3  # cells of a curve at the first origin
 GROWTH = 4.0 / 3.0  # from one origin to the next
 STRENGTH = 4.0  # origins that the usual weights count for
 ROUNDS = 500
+COLUMNS = ["law", "origin", "cell", "ahead", "log_score", "pit"]
+FAR_OUT = 0.02  # of next cells, should lie outside the mixture's 98 % intervals
+SURPRISING = 0.01  # so many outside, by chance
 
 
 def origins(study: Study) -> list[int]:
@@ -43,20 +47,24 @@ def at_origin(study: Study, k: int) -> Study:
 
 
 def future(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> pd.DataFrame:
-    """Log scores of the fitted cells of a study that each of these fits had ahead of it.
+    """How the fitted cells of a study fared that each of these fits had ahead of it.
 
-    trees: of the study `at_origin`. One row a law, origin and cell.
+    trees: of the study `at_origin`. One row a law, origin and cell: law, origin (fitted cells),
+    cell, ahead (1 for the next cell of its curve), log_score, pit (randomised).
     """
     seen = set(study.cells.index[study.cells["fitted"]])
     rows = []
     for tree in trees:
         found, origin = held_out(tree, seed=seed), int(study_of(tree).cells["fitted"].sum())
+        y, rng = found.cells["y"].to_numpy(), np.random.default_rng(seed)
+        pit = score_draws(y, found.measured, found.log_score, rng=rng)["pit"]
+        ahead = found.cells.groupby("hypothesis").cumcount() + 1
         rows += [
-            (tree.attrs["law"], origin, cell, score)
-            for cell, score in zip(found.cells.index, found.log_score, strict=True)
-            if cell in seen
+            (tree.attrs["law"], origin, *row)
+            for row in zip(found.cells.index, ahead, found.log_score, pit, strict=True)
+            if row[0] in seen
         ]
-    return pd.DataFrame(rows, columns=["law", "origin", "cell", "log_score"])
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def weigh(
@@ -81,6 +89,25 @@ def weigh(
         w = (share / ahead[:, None]).sum(axis=0) + strength * prior
         w /= w.sum()
     return dict(zip(laws, w, strict=True))
+
+
+def surprise(scores: pd.DataFrame, weights: Mapping[str, float]) -> str:
+    """What to say where the laws together did not foresee what came next; "" where they did.
+
+    Of the next cell after each origin, too many lie outside the mixture's 98 % intervals: no law
+    here is adequate, and what lies beyond the fit is as little foreseen.
+    """
+    nearest = scores[scores["ahead"] == 1].assign(w=lambda t: t["law"].map(weights))
+    if nearest.empty:
+        return ""
+    pit = (nearest["pit"] * nearest["w"]).groupby([nearest["origin"], nearest["cell"]]).sum()
+    out = int(((pit < FAR_OUT / 2) | (pit > 1 - FAR_OUT / 2)).sum())
+    if binom.sf(out - 1, len(pit), FAR_OUT) >= SURPRISING:
+        return ""
+    return (
+        f"ALARM: {out} of {len(pit)} fitted cells lie outside the 98 % intervals that the cells "
+        "before them gave: no law here is adequate; lean on none of these bands"
+    )
 
 
 def mix(parts: Sequence[HeldOut], weights: Sequence[float], *, seed: int = 0) -> HeldOut:

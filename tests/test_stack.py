@@ -8,7 +8,16 @@ from test_decide import prediction
 
 from bayesicl import read_curves
 from bayesicl.score import HeldOut
-from bayesicl.stack import at_origin, mix, mix_predictions, origins, shares, weigh
+from bayesicl.stack import (
+    COLUMNS,
+    at_origin,
+    mix,
+    mix_predictions,
+    origins,
+    shares,
+    surprise,
+    weigh,
+)  # fmt: skip
 
 USUAL = {"a": 0.5, "b": 0.3, "c": 0.2}
 
@@ -66,6 +75,26 @@ def test_without_scores_weights_are_as_usual(rng):
     assert weigh(scores(rng), USUAL, strength=1e9) == pytest.approx(USUAL, abs=1e-4)
     clear = weigh(scores(rng, by=50.0, origins_=20), USUAL, strength=1.0)
     assert clear["b"] > 0.9
+
+
+def test_alarm_where_the_next_cells_were_not_foreseen(rng):
+    def told(pit):
+        return pd.DataFrame(
+            [
+                (law, k, k, ahead, 0.0, p)
+                for k, p in enumerate(pit, 3)
+                for law in USUAL
+                for ahead in (1, 2)
+            ],
+            columns=COLUMNS,
+        )
+
+    assert surprise(told(rng.uniform(size=50)), USUAL) == ""
+    assert surprise(told([0.999, 0.5]), USUAL) == ""  # one of two may be chance
+    assert "2 of 3 fitted cells lie outside the 98 %" in surprise(told([0.999, 0.5, 0.001]), USUAL)
+    assert surprise(told([]), USUAL) == ""
+    often = sum(bool(surprise(told(rng.uniform(size=8)), USUAL)) for _ in range(500))
+    assert often < 15  # 1 in 100
 
 
 def held(value, n=400):

@@ -15,7 +15,7 @@ Example:
 
 import argparse
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,13 +60,15 @@ def add_options(parser: common.Parser) -> None:
 class Told:
     """What is told of one fit or stack: who it is, what it predicts, and how that fared.
 
-    named: study and law. cells: scores of what was held out, if anything was.
+    named: study and law. cells: scores of what was held out, if anything was. complaint: why a fit
+    is not to be relied on. alarms: why its law is not.
     """
 
     named: dict[str, str]
     prediction: "xr.Dataset"
     cells: "pd.DataFrame | None"
     complaint: str
+    alarms: list[str]
 
 
 def run(args: argparse.Namespace) -> int:
@@ -82,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("weights", *HEADINGS)}
     complaints: list[str] = []
     failures: list[str] = []
+    alarms: list[dict[str, str]] = []
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
         for i, (column, value) in enumerate(told.named.items()):
@@ -90,6 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
     for told in _told(args, failures, parts["weights"]):
         complaints.append(told.complaint)
+        alarms += [told.named | {"alarm": alarm} for alarm in told.alarms]
         if told.cells is not None:
             parts["cells"].append(told.cells)
         asked = told.prediction.sel(shots=args.shots)
@@ -107,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
     tables = {name: pd.concat(part, ignore_index=True) for name, part in parts.items() if part}
     if "cells" in tables:
         tables["scores"] = score(tables["cells"])
+    if alarms:
+        tables["alarms"] = pd.DataFrame(alarms)
     if args.json:
         print(json.dumps({name: common.records(table) for name, table in tables.items()}))
     else:
@@ -115,6 +121,8 @@ def run(args: argparse.Namespace) -> int:
                 print(heading)
                 common.show(tables[name])
                 print()
+        for row in alarms:
+            print(f"{row['study']}, {row['law']}: {row['alarm']}.")
         for line in _cautions(tables["scores"]) if "scores" in tables else ():
             print(line)
     return common.finish(complaints, failures)
@@ -148,6 +156,7 @@ def _told(
                 mix_predictions(predictions, stack.weights, seed=args.seed),
                 cells,
                 "; ".join(complaints),
+                [*filter(None, [stack.alarm]), *_odd(stack.trees)],
             )
         return
     for tree in _fits(args, failures):
@@ -158,7 +167,20 @@ def _told(
             cells = score_cells(tree, law=law, seed=args.seed)
         prediction = predict(tree, grid, law=law, seed=args.seed)
         named = {"study": label(tree), "law": law_label(tree)}
-        yield Told(named, prediction, cells, common.complaint(tree))
+        yield Told(named, prediction, cells, common.complaint(tree), _odd([tree]))
+
+
+def _odd(trees: "Sequence[xr.DataTree]") -> list[str]:
+    """What fits say of their own data that no band can be trusted beyond, each thing once."""
+    found: dict[str, None] = {}
+    for tree in trees:
+        falls = [w for w in json.loads(tree.attrs["warnings"]) if "cannot fall" in w]
+        found |= dict.fromkeys(f"ALARM: {fall}" for fall in falls)
+        if missed := int(tree.attrs["missed_cells"]):
+            found[
+                f"ALARM: law {tree.attrs['law']} misses {missed} of the cells it was fitted to"
+            ] = None
+    return list(found)
 
 
 def _cautions(scores: "pd.DataFrame") -> list[str]:

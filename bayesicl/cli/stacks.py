@@ -20,11 +20,12 @@ KEPT = 250  # draws a chain of a fit at an origin
 
 @dataclass(frozen=True)
 class Stacked:
-    """A study's fits under the laws of the stack, and their weights."""
+    """A study's fits under the laws of the stack, and their weights. alarm: "" if all is well."""
 
     study: str
     trees: "list[xr.DataTree]"
     weights: list[float]
+    alarm: str
 
     @property
     def laws(self) -> list[str]:
@@ -39,7 +40,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     from bayesicl.law import load_law
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
-    from bayesicl.stack import at_origin, future, origins, weigh
+    from bayesicl.stack import at_origin, future, origins, surprise, weigh
 
     usual = load_population(NAME).weights
     laws = [load_law(law) for law in usual]
@@ -67,4 +68,5 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             continue
         scores = future(map(load, earlier.get(study.label, [])), study, seed=args.seed)
         weights = weigh(scores, {law: usual[law] for law in trees})
-        yield Stacked(study.label, list(trees.values()), [weights[law] for law in trees])
+        alarm = surprise(scores, weights)
+        yield Stacked(study.label, list(trees.values()), [weights[law] for law in trees], alarm)
