@@ -24,7 +24,7 @@ from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.errors import CurveWarning
 from bayesicl.labels import Labels, Priors, to_tree
-from bayesicl.law import Law
+from bayesicl.law import AT, Law
 from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
@@ -212,7 +212,7 @@ def attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[s
 def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:
     """Warn where a study has fewer cells than the law parameters, or falls as the law cannot."""
     n_cells = int(study.cells["fitted"].sum())
-    if n_cells < n_parameters:
+    if n_cells < n_parameters and AT not in law.name:  # a learned prior is there for that
         warnings.warn(
             f"{study.label}: {n_cells} cells for the {n_parameters} parameters of "
             f"{law.name}: much of what comes out is the prior",

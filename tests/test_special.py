@@ -54,13 +54,14 @@ def test_log_rising_and_its_slope(rng, low, high):
 
 
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [(law, "counts") for law in LAWS if law not in TYINGS[1][1:]]
-    + [("power", kind) for kind in KINDS[1:]],
+    ("name", "kind", "noise"),
+    [(law, "counts", None) for law in LAWS if law not in TYINGS[1][1:]]
+    + [("power", kind, None) for kind in KINDS[1:]]
+    + [("power", "replicated counts", "misfit")],
 )
-def test_gradients_hold_no_index_loops(name, kind):
+def test_gradients_hold_no_index_loops(name, kind, noise):
     """One gather or scatter, and XLA compiles a hundred functions in the place of one loop."""
-    posterior = Posterior(load_law(name), load_noise(None, kind))
+    posterior = Posterior(load_law(name), load_noise(noise, kind))
     [study] = Layout(kind, hypotheses=3).curves()
     design, data = on_device(declared(study, 1))
     w = {k: jnp.zeros(shape) for k, shape in posterior.outline(design, data).shapes.items()}
