@@ -60,13 +60,15 @@ def add_options(parser: common.Parser) -> None:
 class Told:
     """What is told of one fit or stack: who it is, what it predicts, and how that fared.
 
-    named: study and law. cells: scores of what was held out, if anything was. complaint: why a fit
-    is not to be relied on. alarms: why its law is not.
+    named: study and law. cells: scores of what was held out, if anything was. sensitivity: of
+    the mean curve to the prior. complaint: why a fit is not to be relied on. alarms: why its law is
+    not.
     """
 
     named: dict[str, str]
     prediction: "xr.Dataset"
     cells: "pd.DataFrame | None"
+    sensitivity: "pd.DataFrame"
     complaint: str
     alarms: list[str]
 
@@ -98,7 +100,8 @@ def run(args: argparse.Namespace) -> int:
             parts["cells"].append(told.cells)
         asked = told.prediction.sel(shots=args.shots)
         words = json.loads(told.prediction.attrs["bands"])
-        add("curves", told, bands(asked).assign(band=lambda t, words=words: t["band"].map(words)))
+        table = bands(asked).merge(told.sensitivity, on=["hypothesis", "shots"])
+        add("curves", told, table.assign(band=table["band"].map(words)))
         if args.threshold is not None:
             table = reach(told.prediction, args.threshold).assign(threshold=args.threshold)
             table = table[table["shots"].isin(args.shots)].reset_index(drop=True)
@@ -137,10 +140,12 @@ def _told(
 
     from bayesicl.forecast import curve_shots, predict
     from bayesicl.score import held_out, score_cells, scored
+    from bayesicl.sensitivity import sensitivity
     from bayesicl.stack import mix, mix_predictions
     from bayesicl.tree import label, law_label
 
     grid = sorted({*args.shots, *curve_shots(max(args.shots))})  # of paths, to see them cross
+    asked_of = lambda found: [one.sel(shots=args.shots) for one in found]  # noqa: E731
     if args.law == [STACK]:
         for stack in stacks(_table(args), args, failures):
             table = {"study": stack.study, "law": stack.laws, "weight": stack.weights}
@@ -155,6 +160,7 @@ def _told(
                 {"study": stack.study, "law": STACK},
                 mix_predictions(predictions, stack.weights, seed=args.seed),
                 cells,
+                sensitivity(stack.trees, asked_of(predictions), stack.weights),
                 "; ".join(complaints),
                 [*filter(None, [stack.alarm]), *_odd(stack.trees)],
             )
@@ -167,7 +173,8 @@ def _told(
             cells = score_cells(tree, law=law, seed=args.seed)
         prediction = predict(tree, grid, law=law, seed=args.seed)
         named = {"study": label(tree), "law": law_label(tree)}
-        yield Told(named, prediction, cells, common.complaint(tree), _odd([tree]))
+        moved = sensitivity([tree], asked_of([prediction]))
+        yield Told(named, prediction, cells, moved, common.complaint(tree), _odd([tree]))
 
 
 def _odd(trees: "Sequence[xr.DataTree]") -> list[str]:

@@ -1,0 +1,43 @@
+"""Sensitivity of forecasts to the prior, where it is known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from test_decide import prediction
+
+from bayesicl.sensitivity import CONFLICT, WEAK, sensitivity
+
+
+def conjugate(rng, prior_sd, y, n):
+    """Draws of a normal mean under Normal(0, prior_sd) with n measurements of sd 1 about y."""
+    precision = 1 / prior_sd**2 + n
+    x = n * y / precision + rng.standard_normal((1, 4000)) / np.sqrt(precision)
+    draws = {"chain": [0], "draw": np.arange(4000)}
+    log_prior = xr.Dataset({"x": (("chain", "draw"), -0.5 * (x / prior_sd) ** 2)}, coords=draws)
+    each = -0.5 * (x[..., None] - y) ** 2 * n / 5
+    likelihood = xr.Dataset(
+        {"y": (("chain", "draw", "cell"), np.repeat(each, 5, axis=-1))}, coords=draws
+    )
+    tree = xr.DataTree.from_dict({"log_prior": log_prior, "log_likelihood": likelihood})
+    return tree, prediction(x[0, :, None] * [1.0, 1.0], shots=np.array([0, 1]))
+
+
+@pytest.mark.parametrize(
+    ("prior_sd", "y", "n", "diagnosis"),
+    [(10.0, 0.5, 50, ""), (0.1, 0.1, 2, WEAK), (0.3, 3.0, 10, CONFLICT)],
+)
+def test_diagnoses_of_a_normal_mean(rng, prior_sd, y, n, diagnosis):
+    tree, found = conjugate(rng, prior_sd, y, n)
+    table = sensitivity([tree], [found])
+    assert table["diagnosis"].tolist() == [diagnosis] * 2
+    assert table["shots"].tolist() == [0, 1]
+
+
+def test_a_mixture_is_averaged(rng):
+    one, two = conjugate(rng, 10.0, 0.5, 50), conjugate(rng, 0.3, 3.0, 10)
+    apart = [sensitivity([tree], [found]) for tree, found in (one, two)]
+    whole = sensitivity([one[0], two[0]], [one[1], two[1]], [0.25, 0.75])
+    for group in ("prior", "likelihood"):
+        expected = 0.25 * apart[0][group] + 0.75 * apart[1][group]
+        pd.testing.assert_series_equal(whole[group], expected)
