@@ -147,7 +147,8 @@ def _replicate_rows(study: Study, size: int) -> dict[str, np.ndarray]:
     cell, items = rows["cell"].to_numpy(), rows["total"].to_numpy()
     z = (rows["y"].to_numpy() - mean[cell]) / np.sqrt(mean[cell] * (1 - mean[cell]))
     place = rows["replicate"].to_numpy(), cell
-    table = np.zeros((2, padded_size(int(study.rows["replicate"].max()) + 1), size))
+    replicates = int(study.rows["replicate"].max()) + 1 if len(study.rows) else 1
+    table = np.zeros((2, padded_size(replicates), size))
     table[0][place], table[1][place] = items, items * z
     hypothesis = cells["hypothesis"].to_numpy()
     share = np.zeros(len(study.hypotheses))

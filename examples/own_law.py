@@ -1,7 +1,7 @@
 # %% [markdown]
 # # A law of one's own
 #
-# A law is one file. Here is a constant, the null that every learning curve should beat: written to
+# A law is one file. Here is a flat line, the null that every learning curve should beat: written to
 # disk, fitted by its path, and compared with the power law on simulated counts.
 
 # %%
@@ -14,7 +14,7 @@ import pandas as pd
 from bayesicl import Settings, compare, fit, read_curves
 
 LAW = '''
-"""Constant: -log p(n) = L. The null: demonstrations change nothing.
+"""Flat: -log p(n) = L. The null: demonstrations change nothing.
 
 Priors: L ~ Exponential(1), so that exp(-L) is uniform on (0, 1).
 """
@@ -37,9 +37,9 @@ def model(design):
     return curve(design.shots, design.per_cell(L))
 
 
-law = Law("constant", curve, model, reference="the null", formula="-log p(n) = L")
+law = Law("flat", curve, model, reference="the null", formula="-log p(n) = L")
 '''
-path = Path(tempfile.mkdtemp()) / "constant.py"
+path = Path(tempfile.mkdtemp()) / "flat.py"
 path.write_text(LAW)
 
 # %%

@@ -19,7 +19,7 @@ from bayesicl.code import SHARED
 from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.lanes import Point
-from bayesicl.law import load_law
+from bayesicl.law import laws, load_law
 from bayesicl.noises import NOISES
 from bayesicl.program import arrays
 from bayesicl.settings import Settings
@@ -202,8 +202,8 @@ def test_two_processes_share_a_folder(place):
 
 
 def _imports(path):
-    """Modules of bayesicl that a file of it imports, by name."""
-    own = {file.stem for file in path.parent.glob("*.py")}
+    """Modules of bayesicl that a file imports, by name."""
+    own = {file.stem for file in Path(bayesicl.__file__).parent.glob("*.py")}
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "bayesicl":
@@ -215,6 +215,8 @@ def _imports(path):
 def test_code_hash_is_of_all_that_fits_are_made_by():
     """But for how data come in and how results are told and written."""
     package, seen, waiting = Path(bayesicl.__file__).parent, set(), {"fit", "engine", "retry"}
+    for law in laws().values():
+        waiting |= _imports(Path(law.path))
     while waiting:
         name = waiting.pop()
         seen.add(name)

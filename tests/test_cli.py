@@ -433,7 +433,7 @@ def test_forecast_of_fits(fitted, capsys):
     )
     assert code == 0
     tables = json.loads(out)
-    assert set(tables) == {"curves", "reached"}
+    assert set(tables) == {"curves", "reached", "shots_to"}
     mean = {(r["law"], r["shots"]): r for r in tables["curves"] if r["band"] == "mean curve"}
     assert mean["power", 0]["median"] < mean["power", 20]["median"] <= mean["power", 500]["median"]
     assert 0.7 < mean["power", 20]["median"] < 0.9

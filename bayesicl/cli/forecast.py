@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.threshold is not None and not 0 < args.threshold < 1:
         raise InputError(f"--threshold must lie between 0 and 1, got {args.threshold:g}")
-    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("weights", *HEADINGS)}
+    parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("cells", *HEADINGS)}
     complaints: list[str] = []
     failures: list[str] = []
     alarms: list[dict[str, str]] = []
