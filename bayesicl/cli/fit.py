@@ -109,6 +109,8 @@ def chosen_laws(names: Sequence[str]) -> "list[Law]":
     from bayesicl.law import LAWS, PAPER, load_law
 
     several = {"paper": PAPER, "all": LAWS}
+    if "stack" in names:
+        raise InputError("a stack is a forecast: bayesicl forecast TABLE --law stack --out DIR")
     names = [law for name in names for law in several.get(name, [name])]
     laws = {name: load_law(name) for name in names}
     paths: dict[str, str] = {}

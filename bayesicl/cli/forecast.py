@@ -145,6 +145,8 @@ def _told(
     from bayesicl.tree import label, law_label
 
     grid = sorted({*args.shots, *curve_shots(max(args.shots))})  # of paths, to see them cross
+    if STACK in args.law and len(args.law) > 1:
+        raise InputError(f"--law {STACK} stands alone: it has laws of its own")
     asked_of = lambda found: [one.sel(shots=args.shots) for one in found]  # noqa: E731
     if args.law == [STACK]:
         for stack in stacks(_table(args), args, failures):
