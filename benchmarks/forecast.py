@@ -47,6 +47,7 @@ def parse() -> argparse.Namespace:
     add("--noise", help="of all laws that do not name their own")
     add("--priors", type=Path, help="folder of learn_population.py, for LAW@others")
     add("--stacked", nargs="*", default=[], metavar="LAW[:NOISE]", help="laws of a stack")
+    add("--usual", nargs="*", type=float, metavar="W", help="their weights before any was tried")
     add("--stack", nargs="+", type=float, default=[STRENGTH], metavar="STRENGTH")
     add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
     add("--default", help="side that others are compared with (default: the last law)")
@@ -82,7 +83,7 @@ def main() -> None:
         failures += broken
     for strength in args.stack if args.stacked else ():
         name = f"stack {strength:g}" if len(args.stack) > 1 else "stack"
-        usual = [1.0] * len(args.stacked)
+        usual = args.usual or [1.0] * len(args.stacked)
         sides[name], broken, weights = run_stack(args.stacked, usual, asked, how, strength)
         weights.to_csv(args.out / f"{name}.csv", index=False)
         failures += broken
