@@ -20,7 +20,6 @@ from numpyro.distributions.transforms import biject_to
 from scipy.special import logsumexp
 
 from bayesicl.device import precision
-from bayesicl.engine import Engine
 from bayesicl.errors import InputError
 from bayesicl.misfit import SUFFIX
 from bayesicl.population import FREEDOM, MISFIT
@@ -51,12 +50,8 @@ def learn(
     curves that its source has; None for equal ones.
     """
     laws, noises = defaultdict(list), defaultdict(list)
-    engines: dict[tuple, Engine] = {}
     for tree in fits:
-        alike = tuple(tree.attrs[k] for k in ("law", "law_hash", "noise", "noise_hash", "settings"))
-        if alike not in engines:
-            engines[alike] = engine_of(tree)
-        law, *of_noise = _unconstrained(tree, engines[alike])
+        law, *of_noise = _unconstrained(tree)
         weight = 1.0 if weights is None else weights[label(tree)]
         laws[tree.attrs["law"]].append((*law, weight))
         name = tree.attrs["noise"].removesuffix(SUFFIX)
@@ -70,12 +65,13 @@ def learn(
     }
 
 
-def _unconstrained(tree: xr.DataTree, engine: Engine):
+def _unconstrained(tree: xr.DataTree):
     """Sites and draws of the law, of the noise and of the law's misfit."""
     study = study_of(tree)
     if len(study.hypotheses) != 1 or int(tree.attrs["backgrounds"]) != 1:
         raise InputError(f"{label(tree)}: a prior is learned from studies of one curve each")
     with precision():
+        engine = engine_of(tree)
         design, data = arrays(study)
         outline = engine.outline(design, data)
         sites = tuple(outline.shapes)

@@ -1,6 +1,7 @@
 """From a saved fit back to what computes: its engine and its draws."""
 
 import json
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -8,17 +9,21 @@ import xarray as xr
 
 from bayesicl.engine import Engine
 from bayesicl.law import Law
+from bayesicl.noise import Noise
 from bayesicl.noises import load_noise
 from bayesicl.settings import Settings
 from bayesicl.tree import law_of
 
 
 def engine_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Engine:
-    """An engine with the law, noise and settings of a fit."""
-    settings = Settings(**json.loads(tree.attrs["settings"]))
-    return Engine(
-        law_of(tree, law), load_noise(tree.attrs["noise"], tree["study"].attrs["kind"]), settings
-    )
+    """An engine with the law, noise and settings of a fit; fits that agree in these share it."""
+    noise = load_noise(tree.attrs["noise"], tree["study"].attrs["kind"])
+    return _engine(law_of(tree, law), noise, Settings(**json.loads(tree.attrs["settings"])))
+
+
+@lru_cache(maxsize=16)
+def _engine(law: Law, noise: Noise, settings: Settings) -> Engine:
+    return Engine(law, noise, settings)
 
 
 def natural_values(tree: xr.DataTree) -> dict[str, np.ndarray]:
