@@ -1,19 +1,18 @@
 """Which law describes the same cells best: leave-one-cell-out, differences, stacking, a verdict."""
 
-import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats import compare as arviz_compare
 from scipy import stats
 
 from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, Law
 from bayesicl.leave_out import Leaving, leave_out
+from bayesicl.stack import stacking
 from bayesicl.tree import label, law_label, owners
 
 FEW_CELLS = 100  # below this many only an overwhelming difference decides
@@ -129,7 +128,7 @@ def _same_cells(study: str, trees: Sequence[xr.DataTree]) -> None:
 def _tabulate(studies: list[str], left: dict[str, list[Leaving]], fits) -> Comparison:
     elpd = {law: np.concatenate([x.elpd for x in parts]) for law, parts in left.items()}
     best = max(elpd, key=lambda law: elpd[law].sum())
-    weights = _stacking(elpd, left)
+    weights = dict(zip(elpd, stacking(np.stack(list(elpd.values()), axis=1)), strict=True))
     rows, per_study = [], []
     for law, parts in left.items():
         difference = elpd[law] - elpd[best]
@@ -163,29 +162,6 @@ def _tabulate(studies: list[str], left: dict[str, list[Leaving]], fits) -> Compa
     table["verdict"] = [_decide(row) for row in table.to_dict("records")]
     failed = sorted({law_label(t) for t in fits if not t.attrs["passed"]})
     return Comparison(table, pd.DataFrame(per_study), _verdict(table, failed))
-
-
-def _stacking(elpd: dict[str, np.ndarray], left: dict[str, list[Leaving]]) -> dict[str, float]:
-    """Stacking weights (Yao et al. 2018) by arviz_stats, of the repaired values."""
-    # A cell that every law finds impossible would underflow; what laws share changes no weight.
-    top = np.max(list(elpd.values()), axis=0)
-    pooled = {}
-    for law, shared in elpd.items():
-        values = shared - top
-        pooled[law] = replace(
-            left[law][0].raw,
-            elpd=values.sum(),
-            se=np.sqrt(values.size) * values.std(),
-            n_data_points=values.size,
-            elpd_i=xr.DataArray(values, dims="cell"),
-            pareto_k=None,
-            warning=False,
-        )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        warnings.simplefilter("ignore", DeprecationWarning)  # ArviZ 0.8 on pandas 3
-        weights = arviz_compare(pooled, method="stacking")["weight"]
-    return {law: float(weights[law]) for law in elpd}
 
 
 def _decide(row: dict) -> str:

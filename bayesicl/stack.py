@@ -23,7 +23,8 @@ from bayesicl.tree import study_of
 FIRST = 3  # cells of a curve at the first origin
 GROWTH = 4.0 / 3.0  # from one origin to the next
 STRENGTH = 4.0  # origins that the usual weights count for
-ROUNDS = 500
+ROUNDS = 20_000
+TOLERANCE = 1e-8
 COLUMNS = ["law", "origin", "cell", "ahead", "log_score", "pit"]
 FAR_OUT = 0.02  # of next cells, should lie outside the mixture's 98 % intervals
 SURPRISING = 0.01  # so many outside, by chance
@@ -81,14 +82,33 @@ def weigh(
         return dict(zip(laws, prior, strict=True))
     table = scores.pivot_table(index=["origin", "cell"], columns="law", values="log_score")[laws]
     ahead = table.groupby("origin").transform("size").to_numpy()
-    density = np.exp(table.to_numpy() - table.to_numpy().max(axis=1, keepdims=True))
-    w = prior.copy()
-    for _ in range(ROUNDS):  # expectation maximisation: it never leaves the simplex
-        share = w * density
-        share /= share.sum(axis=1, keepdims=True)
-        w = (share / ahead[:, None]).sum(axis=0) + strength * prior
-        w /= w.sum()
+    w = stacking(table.to_numpy(), 1.0 / ahead, strength * prior)
     return dict(zip(laws, w, strict=True))
+
+
+def stacking(
+    log_score: np.ndarray, share: np.ndarray | None = None, prior: np.ndarray | None = None
+) -> np.ndarray:
+    """Weights (laws,) of a mixture that maximise its log score, from log_score (cells, laws).
+
+    share: (cells,) what each cell counts for; None for 1. prior: (laws,) cells that each law is
+    taken to have won beforehand; None for none.
+
+    >>> stacking(np.log([[0.9, 0.1], [0.1, 0.9], [0.9, 0.1]])).round(2)
+    array([0.71, 0.29])
+    """
+    density = np.exp(log_score - log_score.max(axis=1, keepdims=True))
+    share = np.ones(len(density)) if share is None else share
+    prior = np.zeros(density.shape[1]) if prior is None else prior
+    w = np.full(density.shape[1], 1.0 / density.shape[1])
+    for _ in range(ROUNDS):  # expectation maximisation: it never leaves the simplex
+        won = w * density
+        new = share @ (won / won.sum(axis=1, keepdims=True)) + prior
+        new /= new.sum()
+        if np.abs(new - w).max() < TOLERANCE:
+            return new
+        w = new
+    return w
 
 
 def surprise(scores: pd.DataFrame, weights: Mapping[str, float]) -> str:

@@ -13,8 +13,9 @@ import xarray as xr
 from scipy import optimize
 
 from bayesicl import InputError, Settings, compare, fit, read_curves, save
-from bayesicl.compare import _decide, _stacking, _tabulate, _verdict
+from bayesicl.compare import _decide, _tabulate, _verdict
 from bayesicl.leave_out import Leaving, leave_out, raw_loo
+from bayesicl.stack import stacking
 from bayesicl.tree import label
 
 module = importlib.import_module("bayesicl.compare")  # `bayesicl.compare` itself is the function
@@ -153,7 +154,8 @@ def test_stacking_is_that_of_arviz_where_nothing_was_refitted(pair, monkeypatch)
         warnings.filterwarnings("ignore", "The inplace keyword", DeprecationWarning)
         theirs = arviz_stats.compare({t.attrs["law"]: raw_loo(t) for t in pair}, method="stacking")
     for law in ("straight", "level"):
-        assert own[law] == pytest.approx(theirs["weight"][law], abs=1e-6)
+        # Some versions of arviz-stats round their weights to two digits.
+        assert own[law] == pytest.approx(theirs["weight"][law], abs=5.1e-3)
     assert own.sum() == pytest.approx(1, abs=1e-9)
 
 
@@ -168,28 +170,23 @@ def leavings(left, *shifts):
     return {"straight": first, "level": second}
 
 
-def test_stacking_by_hand(left):
-    made = leavings(left, 0.1, -0.2, 0.1, 0.0)
-    pooled = {law: np.concatenate([x.elpd for x in parts]) for law, parts in made.items()}
-    weights = _stacking(pooled, made)
+def test_stacking_is_the_maximum(rng):
+    scores = rng.normal(size=(60, 3))
+    weights = stacking(scores)
 
-    def loss(w):
-        mixed = w * np.exp(pooled["straight"]) + (1 - w) * np.exp(pooled["level"])
-        return -np.log(mixed).sum()
+    def loss(x):
+        w = np.exp(x - np.logaddexp.reduce(x))
+        return -np.log(np.exp(scores) @ w).sum()
 
-    best = optimize.minimize_scalar(loss, bounds=(0, 1), method="bounded").x
-    assert 0.05 < best < 0.95, "the case must be a mixture"
-    assert weights["straight"] == pytest.approx(best, abs=2e-3)
-    assert sum(weights.values()) == pytest.approx(1, abs=1e-9)
+    x = optimize.minimize(loss, np.zeros(3), tol=1e-10).x
+    np.testing.assert_allclose(weights, np.exp(x - np.logaddexp.reduce(x)), atol=1e-4)
+    assert weights.sum() == pytest.approx(1)
 
 
-def test_stacking_of_cells_that_all_laws_predict_badly(left):
+def test_stacking_of_cells_that_all_laws_predict_badly(rng):
     """Weights depend on differences between laws alone: a common loss of 2000 nats is nothing."""
-    made = leavings(left, 0.1, -0.2, 0.1, 0.0)
-    pooled = {law: np.concatenate([x.elpd for x in parts]) for law, parts in made.items()}
-    as_is = _stacking(pooled, made)
-    far = _stacking({law: x - 2000.0 for law, x in pooled.items()}, made)
-    assert far["straight"] == pytest.approx(as_is["straight"], abs=1e-3)
+    scores = rng.normal(size=(30, 2))
+    np.testing.assert_allclose(stacking(scores - 2000.0), stacking(scores), atol=1e-9)
 
 
 # Several studies
