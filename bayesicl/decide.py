@@ -1,7 +1,7 @@
 """Decisions from a prediction: shots to a threshold, useful shots, and what to measure next.
 
-All of them look at the mean curve's draws, path by path, on the shots of the prediction: give
-`predict` a fine grid (`curve_shots`). Only what the grid reaches is spoken of.
+All of them look at draws of the curve on the shots of the prediction: give `predict` a fine grid
+(`curve_shots`). Only what the grid reaches is spoken of.
 """
 
 from collections.abc import Sequence
@@ -18,13 +18,13 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def reach(prediction: xr.Dataset, threshold: float) -> pd.DataFrame:
     """Probability that the mean curve has reached `threshold` by each number of shots.
 
-    That is P(n* <= shots), where n*, the shots to the threshold, is 0 if p(0) is there already.
-    What a curve that may fall has reached stays reached. Columns: hypothesis, shots, within (as in
-    `bands`), probability. A probability that stays below 1 is the mass of later, or never; it is
-    not a number of shots.
+    That is P(n* <= shots), where n*, the shots to the threshold, is 0 if p(0) is there already:
+    the share of curves that lie there at these shots, or the share at fewer where that is larger
+    (for a curve that may fall). A path that only grazes the threshold between is not counted.
+    Columns: hypothesis, shots, within (as in `bands`), probability. A probability that stays below
+    1 is the mass of later, or never; it is not a number of shots.
     """
-    reached = _reached(prediction, threshold)
-    table = reached.mean(("chain", "draw")).to_series().rename("probability").reset_index()
+    table = _reached(prediction, threshold).to_series().rename("probability").reset_index()
     table.insert(2, "within", prediction["within"].to_series().to_numpy())
     return table
 
@@ -39,7 +39,7 @@ def shots_to(
     never on the grid; and not_by_<shots>: the share that has not reached it on the grid at all.
     """
     shots = prediction["shots"].to_numpy()
-    by = _reached(prediction, threshold).mean(("chain", "draw")).transpose("hypothesis", "shots")
+    by = _reached(prediction, threshold)
     rows = []
     for name, share in zip(by["hypothesis"].to_numpy(), by.to_numpy(), strict=True):
         row = {"hypothesis": name, "threshold": threshold}
@@ -53,7 +53,9 @@ def shots_to(
 def _reached(prediction: xr.Dataset, threshold: float) -> xr.DataArray:
     if not 0 < threshold < 1:
         raise InputError(f"--threshold must lie between 0 and 1, got {threshold}")
-    return (prediction["mean"] >= threshold).cumsum("shots") > 0
+    there = (prediction["mean"] >= threshold).mean(("chain", "draw"))
+    there = there.transpose("hypothesis", "shots")
+    return there.copy(data=np.maximum.accumulate(there.to_numpy(), axis=1))
 
 
 def useful_shots(
@@ -65,7 +67,7 @@ def useful_shots(
     `probability`, there and at all larger shots whose double the grid holds? One row a hypothesis:
     hypothesis, useful_shots (infinite where the grid ends first), gain, probability, last (the
     largest shots whose double is on the grid). p between the grid's shots is interpolated over
-    log(1 + shots).
+    log(1 + shots), and is the law's own: its misfit goes up and down and is nobody's gain.
     """
     if not 0 < gain < 1 or not 0 < probability < 1:
         raise InputError(f"gain and probability lie between 0 and 1, got {gain}, {probability}")
@@ -74,7 +76,7 @@ def useful_shots(
     if not n.size:
         raise InputError(f"predict at 1 shot and beyond 2 to judge doubling, not up to {shots[-1]}")
     at = np.log1p(shots)
-    mean = prediction["mean"].transpose("hypothesis", "chain", "draw", "shots")
+    mean = prediction["law"].transpose("hypothesis", "chain", "draw", "shots")
     rows = []
     for name, p in zip(mean["hypothesis"].to_numpy(), mean.to_numpy(), strict=True):
         p = p.reshape(-1, shots.size)

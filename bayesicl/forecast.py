@@ -38,7 +38,8 @@ def predict(
         seed: of the noise of new measurements.
 
     Returns:
-        A Dataset over (chain, draw, hypothesis, shots). `mean`: the mean curve, a probability.
+        A Dataset over (chain, draw, hypothesis, shots). `mean`: the mean curve, a probability,
+        with the law's misfit if the noise has it. `law`: the law's own part of it.
         `replicate`: a new measurement as large as the typical fitted one. `items`: the same on new
         test items, where replicates shared theirs. `belief`, with a last axis `believed`: what a
         Bayesian law says is believed before the query. The coordinate `within` (hypothesis, shots)
@@ -68,7 +69,7 @@ def predict(
     dims, shape = ("chain", "draw", "hypothesis", "shots"), np.shape(out["logp"])[:2]
     grid_of = lambda x: x[:, :, ahead].reshape(*shape, H, n, *x.shape[3:])  # noqa: E731
     mean, replicate = grid_of(out["mean"]), grid_of(out["y"])
-    curves = {"mean": mean, "replicate": replicate}
+    curves = {"mean": mean, "replicate": replicate, "law": np.exp(grid_of(out["logp"]))}
     if study.items == "shared":
         # Items are drawn once for a curve; p(1 - p)/items bounds what that adds.
         z = np.random.default_rng(seed).standard_normal((*shape, H, 1))

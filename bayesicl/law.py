@@ -154,8 +154,8 @@ def load_law(law: str | Path | Law) -> Law:
         return law if law.path else law.from_file(Path(inspect.getfile(law.curve)))
     if str(law) in LAWS:
         return laws()[str(law)]
-    law, _, prior = str(law).rpartition(AT) if AT in str(law) else (law, "", "")
-    if prior:
+    if AT in str(law) and not str(law).endswith(".py"):  # else it is a file in a folder with "@"
+        law, _, prior = str(law).rpartition(AT)
         from bayesicl.population import law_under, load_population
 
         return law_under(load_law(law), prior, load_population(prior))

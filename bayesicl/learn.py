@@ -9,7 +9,7 @@ these.
 """
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ from scipy.special import logsumexp
 
 from bayesicl.device import precision
 from bayesicl.errors import InputError
+from bayesicl.law import AT
 from bayesicl.misfit import SUFFIX
 from bayesicl.population import FREEDOM, MISFIT
 from bayesicl.program import arrays
@@ -41,27 +42,35 @@ class Draws(NamedTuple):
 
 
 def learn(
-    fits: Sequence[xr.DataTree], *, source: str, weights: Mapping[str, float] | None = None
+    fits: Sequence[xr.DataTree], *, source: str, weights: Sequence[float] | None = None
 ) -> dict[str, Any]:
     """A prior's record, ready for JSON, from fits of single curves under declared priors.
 
     fits: of whole curves, under any laws and noises; each law and each noise is learned from its
-    own. source: what the bank is, in words. weights: of each study's label, such as one over the
-    curves that its source has; None for equal ones.
+    own; curves fitted under several laws tell of the noise several times, and count once in all.
+    Noises of too few curves are left out. source: what the bank is, in words. weights: of each fit,
+    such as one over the curves that its source has; None for equal ones.
+
+    Raises InputError where there are too few curves, a fit is of several, its prior was learned
+    itself, or a parameter is more than one number.
     """
     laws, noises = defaultdict(list), defaultdict(list)
-    for tree in fits:
+    for tree, weight in zip(fits, weights or [1.0] * len(fits), strict=True):
         law, *of_noise = _unconstrained(tree)
-        weight = 1.0 if weights is None else weights[label(tree)]
-        laws[tree.attrs["law"]].append((*law, weight))
+        curve = tree.attrs["data_hash"]
+        laws[tree.attrs["law"]].append((*law, weight, curve))
         name = tree.attrs["noise"].removesuffix(SUFFIX)
         for kind, found in zip((name, MISFIT), of_noise, strict=True):
             if found[0]:
-                noises[kind].append((*found, weight))
+                noises[kind].append((*found, weight, curve))
     return {
         "source": source,
         "laws": {name: _usual(name, found) for name, found in laws.items()},
-        "noises": {name: _usual(name, found) for name, found in noises.items()},
+        "noises": {
+            name: _usual(name, found)
+            for name, found in noises.items()
+            if len({curve for *_, curve in found}) >= MIN_CURVES
+        },
     }
 
 
@@ -75,6 +84,10 @@ def _unconstrained(tree: xr.DataTree):
         design, data = arrays(study)
         outline = engine.outline(design, data)
         sites = tuple(outline.shapes)
+        if AT in tree.attrs["law"] + tree.attrs["noise"]:
+            raise InputError(f"{label(tree)}: its prior was learned; learn from declared ones")
+        if long := [name for name in sites if np.prod(outline.shapes[name]) != 1]:
+            raise InputError(f"{label(tree)}: {', '.join(long)} of the law are several numbers")
 
         def one(design, data, values, key):
             found = engine.posterior.sites(design, data, values)
@@ -106,31 +119,37 @@ def _unconstrained(tree: xr.DataTree):
 def _usual(name: str, found: list) -> dict[str, Any]:
     """Centre and scale over curves."""
     sites = found[0][0]
-    if len(found) < MIN_CURVES:
+    curves = [curve for *_, curve in found]
+    n = len(set(curves))
+    if n < MIN_CURVES:
         raise InputError(
-            f"{name}: {len(found)} curves are too few to learn what is usual; give {MIN_CURVES}"
+            f"{name}: {n} curves are too few to learn what is usual; give {MIN_CURVES}"
         )
-    weight = np.array([w for *_, w in found])
-    centre, scale = moments([draws for _, draws, _ in found], weight / weight.sum())
+    weight = np.array([w / curves.count(curve) for *_, w, curve in found])
+    weight /= weight.sum()
+    own = np.array([weight[[c == curve for c in curves]].sum() for curve in set(curves)])
+    least = LEAST**2 * np.sum(own**2)
+    centre, scale = moments([draws for _, draws, *_ in found], weight, least)
     return {
         "sites": list(sites),
         "centre": centre.tolist(),
         "scale": scale.tolist(),
-        "curves": len(found),
+        "curves": n,
     }
 
 
-def moments(curves: Sequence[Draws], weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def moments(
+    curves: Sequence[Draws], weight: np.ndarray, least: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Centre (d,) and scale (d, d) of a t distribution over curves, each known by its draws.
 
-    weight: of each curve, summing to 1.
+    weight: of each curve, summing to 1. least: is added to the scale's diagonal.
     """
     n = min(len(c.z) for c in curves)
     few = [np.linspace(0, len(c.z) - 1, n).astype(int) for c in curves]
     z = np.stack([c.z[i] for c, i in zip(curves, few, strict=True)])  # (curves, n, d)
     log_prior = np.stack([c.log_prior[i] for c, i in zip(curves, few, strict=True)])
     mean, covariance = np.median(z, axis=(0, 1)), np.diag(z.reshape(-1, z.shape[2]).var(axis=0))
-    least = LEAST**2 * np.sum(weight**2) * np.eye(len(mean))
     d = len(mean)
     for _ in range(ROUNDS):
         away = z - mean
@@ -140,7 +159,7 @@ def moments(curves: Sequence[Draws], weight: np.ndarray) -> tuple[np.ndarray, np
         near = w * (FREEDOM + d) / (FREEDOM + far)  # a curve far out counts for less
         first = np.einsum("cn,cni->i", near, away) / near.sum()
         away = away - first
-        second = np.einsum("cn,cni,cnj->ij", near, away, away) + least
+        second = np.einsum("cn,cni,cnj->ij", near, away, away) + least * np.eye(d)
         moved = max(np.abs(first).max(), np.abs(second - covariance).max())
         mean, covariance = mean + first, second
         if moved < TOLERANCE:

@@ -9,8 +9,8 @@ this kind has a precision of three diagonals, so that a likelihood takes time in
 number of cells.
 
 Cells stand by curve, and by shots within a curve, as `Study.cells` does; what follows a curve with
-fewer shots (padding) belongs to no process. Counts are taken as normal here, with the variance of
-the beta-binomial: with total items, D = 1/total + scatter^2 (1 - 1/total).
+fewer shots (padding) belongs to no curve's process. Counts are taken as normal here, with the
+variance of the beta-binomial: with total items, D = 1/total + scatter^2 (1 - 1/total).
 
 misfit_sd      HalfNormal(0.2), in units of sqrt(p (1 - p)): .1 of probability where p = 1/2.
 misfit_length  LogNormal(log 2, 1), in log(1 + shots): 90 % between .4 and 10; log 10 is 2.3.
@@ -54,7 +54,7 @@ def links(sizes: Mapping, design: Design) -> Links:
     x = jnp.log1p(design.shots)
     gap = jnp.diff(x, prepend=jnp.inf)
     same = jnp.diff(design.hypothesis, prepend=-1) == 0
-    on = same & (gap >= 0) & (design.shots > 0)
+    on = same & (gap >= 0)
     # Where cells are predicted that were measured, too, two of them stand at one place.
     gap = jnp.where(on, jnp.maximum(gap, CLOSE), 1.0) / design.per_cell(sizes["misfit_length"])
     keep = jnp.where(on, jnp.exp(-gap), 0.0)

@@ -9,7 +9,7 @@ from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
 from bayesicl.errors import InputError
-from bayesicl.law import BAYESIAN, TYINGS, Law, load_law
+from bayesicl.law import AT, BAYESIAN, TYINGS, Law, load_law
 from bayesicl.noise import Noise
 from bayesicl.noises import load_noise
 from bayesicl.program import arrays
@@ -65,6 +65,13 @@ def plan(
         )
     tasks, tried = [], set()
     for study in curves:
+        for law in loaded:
+            if AT in law.name and (len(study.hypotheses) > 1 or backgrounds != 1):
+                raise InputError(
+                    f"{study.label}: law {law.name} has a learned prior, which is for studies of "
+                    "one curve and one background; leave such studies out with --where, or take "
+                    "laws under their own priors"
+                )
         suited = load_noise(noise, study.kind)
         for law, same in distinct(loaded, study, backgrounds):
             design = (law.name, len(study.hypotheses), study.cells["shots"].to_numpy().tobytes())

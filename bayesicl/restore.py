@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 from bayesicl.engine import Engine
+from bayesicl.errors import InputError
 from bayesicl.law import Law
 from bayesicl.noise import Noise
 from bayesicl.noises import load_noise
@@ -18,6 +19,10 @@ from bayesicl.tree import law_of
 def engine_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Engine:
     """An engine with the law, noise and settings of a fit; fits that agree in these share it."""
     noise = load_noise(tree.attrs["noise"], tree["study"].attrs["kind"])
+    if noise.source_hash != tree.attrs["noise_hash"]:
+        raise InputError(
+            f"noise {noise.name!r}: its prior has changed since this fit was made; fit again"
+        )
     return _engine(law_of(tree, law), noise, Settings(**json.loads(tree.attrs["settings"])))
 
 

@@ -3,9 +3,17 @@
 import warnings
 from collections.abc import Sequence
 
+import jax
+import numpy as np
 import pandas as pd
 import xarray as xr
 from arviz_stats import psense
+from numpyro import handlers
+
+from bayesicl.device import precision
+from bayesicl.program import arrays
+from bayesicl.restore import engine_of, natural_values
+from bayesicl.tree import study_of
 
 LIMIT = 0.05  # of Kallioinen et al. (2024), beyond which power-scaling matters
 WEAK = "strong prior or weak data"
@@ -42,12 +50,31 @@ def sensitivity(
     return table
 
 
+def joint_log_likelihood(tree: xr.DataTree) -> np.ndarray:
+    """Log likelihood of all fitted cells together, at every draw of a fit: (chain, draw)."""
+    engine, study = engine_of(tree), study_of(tree)
+
+    def one(design, data, values, key):
+        with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=values):
+            logp, sizes = engine.posterior.program(design, data)
+        return engine.noise.log_density(logp, sizes, design, data)
+
+    with precision():
+        design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
+        sampled = engine.outline(design, data).shapes
+        values = {name: x for name, x in natural_values(tree).items() if name in sampled}
+        key = jax.random.key(0)  # unused
+        return engine.over_draws("joint likelihood", one, values, design, data, key)
+
+
 def _of_one(tree: xr.DataTree, prediction: xr.Dataset, group: str) -> xr.DataArray:
+    # Not the sum of the cells' log likelihoods: each is given the others, which may go together.
+    joint = xr.Dataset({"study": (("chain", "draw"), joint_log_likelihood(tree))})
     data = xr.DataTree.from_dict(
         {
             "posterior": prediction[["mean"]],
             "log_prior": tree["log_prior"].to_dataset(),
-            "log_likelihood": tree["log_likelihood"].to_dataset(),
+            "log_likelihood": joint.assign_coords(prediction[["chain", "draw"]].coords),
         }
     )
     with warnings.catch_warnings():

@@ -80,7 +80,10 @@ def weigh(
     prior = prior / prior.sum()
     if scores.empty:
         return dict(zip(laws, prior, strict=True))
-    table = scores.pivot_table(index=["origin", "cell"], columns="law", values="log_score")[laws]
+    table = scores.pivot_table(index=["origin", "cell"], columns="law", values="log_score")
+    table = table.reindex(columns=laws).dropna()  # where some law's fit broke down
+    if table.empty:
+        return dict(zip(laws, prior, strict=True))
     ahead = table.groupby("origin").transform("size").to_numpy()
     w = stacking(table.to_numpy(), 1.0 / ahead, strength * prior)
     return dict(zip(laws, w, strict=True))
@@ -120,7 +123,8 @@ def surprise(scores: pd.DataFrame, weights: Mapping[str, float]) -> str:
     nearest = scores[scores["ahead"] == 1].assign(w=lambda t: t["law"].map(weights))
     if nearest.empty:
         return ""
-    pit = (nearest["pit"] * nearest["w"]).groupby([nearest["origin"], nearest["cell"]]).sum()
+    by = [nearest["origin"], nearest["cell"]]
+    pit = (nearest["pit"] * nearest["w"]).groupby(by).sum() / nearest["w"].groupby(by).sum()
     out = int(((pit < FAR_OUT / 2) | (pit > 1 - FAR_OUT / 2)).sum())
     if binom.sf(out - 1, len(pit), FAR_OUT) >= SURPRISING:
         return ""

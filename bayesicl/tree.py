@@ -124,8 +124,8 @@ def owners(fits: Iterable[tuple[str, str]]) -> dict[str, set[tuple[str, str]]]:
 
 def content_key(attrs: Mapping[str, Any]) -> str:
     """What a fit depends on, as one string: two fits with one key are the same fit."""
-    names = ("data_hash", "fitted_hash", "law", "law_hash", "code_hash", "noise", "backgrounds",
-             "seed", "settings", "device")  # fmt: skip
+    names = ("data_hash", "fitted_hash", "law", "law_hash", "code_hash", "noise", "noise_hash",
+             "backgrounds", "seed", "settings", "device")  # fmt: skip
     return hashlib.sha256(json.dumps([str(attrs[n]) for n in names]).encode()).hexdigest()
 
 

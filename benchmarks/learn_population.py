@@ -22,7 +22,6 @@ from bayesicl.curves import Curves
 from bayesicl.files import load
 from bayesicl.learn import learn
 from bayesicl.settings import Settings
-from bayesicl.tree import label
 
 LAWS = ("power", "hill", "discounted_scoring")
 
@@ -64,7 +63,7 @@ def main() -> None:
     for left_out in (None, *bank):
         here = [(source, tree) for source, tree in found if source != left_out]
         count = Counter(source for source, _ in here)
-        weights = {label(tree): 1.0 / count[source] for source, tree in here}
+        weights = [1.0 / count[source] for source, _ in here]
         said = ", ".join(f"{name} ({n // len(args.laws)} curves)" for name, n in count.items())
         record = learn([tree for _, tree in here], source=said, weights=weights)
         name = "all" if left_out is None else f"without-{left_out}"

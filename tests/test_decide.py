@@ -18,7 +18,9 @@ def prediction(mean, replicate=None, shots=SHOTS):
     one = np.asarray(mean, float)[None, :, None]
     again = one if replicate is None else np.asarray(replicate)[None, :, None]
     coords = {"chain": [0], "draw": np.arange(one.shape[1]), "hypothesis": ["0"], "shots": shots}
-    data = xr.Dataset({"mean": (dims, one), "replicate": (dims, again)}, coords=coords)
+    data = xr.Dataset(
+        {"mean": (dims, one), "law": (dims, one), "replicate": (dims, again)}, coords=coords
+    )
     data = data.assign_coords(within=(("hypothesis", "shots"), (shots <= 8)[None]))
     return data.assign_attrs(bands=json.dumps({"mean": "mean curve", "replicate": "new"}))
 

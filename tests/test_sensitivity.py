@@ -1,12 +1,15 @@
 """Sensitivity of forecasts to the prior, where it is known."""
 
+import importlib
+
 import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
 from test_decide import prediction
 
-from bayesicl.sensitivity import CONFLICT, WEAK, sensitivity
+from bayesicl import Settings, fit, read_curves
+from bayesicl.sensitivity import CONFLICT, WEAK, joint_log_likelihood, sensitivity
 
 
 def conjugate(rng, prior_sd, y, n):
@@ -15,12 +18,15 @@ def conjugate(rng, prior_sd, y, n):
     x = n * y / precision + rng.standard_normal((1, 4000)) / np.sqrt(precision)
     draws = {"chain": [0], "draw": np.arange(4000)}
     log_prior = xr.Dataset({"x": (("chain", "draw"), -0.5 * (x / prior_sd) ** 2)}, coords=draws)
-    each = -0.5 * (x[..., None] - y) ** 2 * n / 5
-    likelihood = xr.Dataset(
-        {"y": (("chain", "draw", "cell"), np.repeat(each, 5, axis=-1))}, coords=draws
-    )
-    tree = xr.DataTree.from_dict({"log_prior": log_prior, "log_likelihood": likelihood})
+    likelihood = xr.Dataset({"y": (("chain", "draw"), -0.5 * (x - y) ** 2 * n)}, coords=draws)
+    tree = xr.DataTree.from_dict({"log_prior": log_prior, "joint": likelihood})
     return tree, prediction(x[0, :, None] * [1.0, 1.0], shots=np.array([0, 1]))
+
+
+@pytest.fixture(autouse=True)
+def given_likelihood(monkeypatch):
+    module = importlib.import_module("bayesicl.sensitivity")
+    monkeypatch.setattr(module, "joint_log_likelihood", lambda tree: tree["joint"]["y"].to_numpy())
 
 
 @pytest.mark.parametrize(
@@ -41,3 +47,12 @@ def test_a_mixture_is_averaged(rng):
     for group in ("prior", "likelihood"):
         expected = 0.25 * apart[0][group] + 0.75 * apart[1][group]
         pd.testing.assert_series_equal(whole[group], expected)
+
+
+def test_likelihood_of_all_cells_together():
+    """Of independent counts it is the sum over cells; the misfit's is not."""
+    table = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [9, 15, 21, 24, 26], "total": 30})
+    settings = Settings(warmup=100, draws=100)
+    [tree] = fit(read_curves(table), "constant", settings=settings)
+    total = tree["log_likelihood"]["y"].sum("cell").to_numpy()
+    np.testing.assert_allclose(joint_log_likelihood(tree), total, rtol=1e-6)

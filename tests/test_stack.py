@@ -103,6 +103,14 @@ def held(value, n=400):
     return HeldOut(cells, draws, draws + 0.1, np.log([0.1 + value, 0.2 + value]))
 
 
+def test_origins_where_a_law_broke_down_do_not_count(rng):
+    table = scores(rng)
+    lost = table[(table["law"] != "a") | (table["origin"] > 4)]
+    whole = table[table["origin"] > 4]
+    assert weigh(lost, USUAL) == pytest.approx(weigh(whole, USUAL))
+    assert weigh(table[table["law"] != "a"], USUAL) == pytest.approx(USUAL)
+
+
 def test_mixture_of_held_out_forecasts():
     parts, weights = [held(0.1), held(0.2), held(0.3, n=500)], [0.25, 0.0, 0.75]
     whole = mix(parts, weights)

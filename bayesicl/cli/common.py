@@ -124,7 +124,7 @@ def shot_list(text: str) -> list[int]:
     """Read "0,10,100"."""
     if not re.fullmatch(r"\d+(,\d+)*", text):
         raise argparse.ArgumentTypeError(f"must be whole numbers like 0,10,100, got {text!r}")
-    return [int(n) for n in text.split(",")]
+    return sorted({int(n) for n in text.split(",")})
 
 
 def _renamed(text: str) -> tuple[str, str]:

@@ -50,22 +50,24 @@ def run(args: argparse.Namespace) -> int:
     for tree in kept:
         if not tree["study"]["fitted"].all():
             raise InputError(f"{label(tree)}: cells were held out; learn from whole curves")
-    groups = {label(tree): _group(tree, args.weigh_by) for tree in kept}
-    sizes = Counter(groups.values())
-    weights = {study: 1.0 / sizes[group] for study, group in groups.items()}
+    groups = [(tree.attrs["law"], _group(tree, args.weigh_by)) for tree in kept]
+    sizes = Counter(groups)
+    weights = [1.0 / sizes[group] for group in groups]
     record = learn(kept, source=args.source or ", ".join(args.fits), weights=weights)
     with in_one_step(out) as part:
         part.write_text(json.dumps(record, indent=1) + "\n")
     common.show(_table(record))
-    print(f"\nprior of {len(groups)} curves in {out}; use it as LAW@{out}")
+    curves = len({tree.attrs["data_hash"] for tree in kept})
+    print(f"\nprior of {curves} curves in {out}; use it as LAW@{out}")
     return common.finish(map(common.complaint, failed), ())
 
 
 def _group(tree, column: str | None) -> str:
     """What weighs as one: the curve, or all curves with its value of the column."""
-    from bayesicl.tree import label
-
-    return json.loads(tree["study"].attrs["key"])[column] if column else label(tree)
+    key = json.loads(tree["study"].attrs["key"])
+    if column and column not in key:
+        raise InputError(f"--weigh-by {column}: studies here are by {', '.join(key)}")
+    return key[column] if column else tree.attrs["data_hash"]
 
 
 def _table(record: dict):

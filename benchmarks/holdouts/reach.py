@@ -29,20 +29,21 @@ def events(study: Study, curve: np.ndarray) -> list[dict[str, Any]]:
         shots, y = own["shots"].to_numpy(), own["y"].to_numpy()
         fitted = own["fitted"].to_numpy()
         smooth = isotonic_regression(y, weights=_weights(own)).x
-        reached = np.maximum.accumulate(curve[:, held.isin(own.index)], axis=1)
+        ahead_of = curve[:, held.isin(own.index)]
         ahead, last = shots[~fitted], y[fitted][-1]
         N = [*HORIZONS[shots[-1] >= HORIZONS], shots[-1]]
         at = np.searchsorted(ahead, N, side="right") - 1
         for i in np.unique(at[at >= 0]):
             for way in WAY if last < 1 else ():
                 threshold = last + way * (1 - last)
+                there = (ahead_of >= threshold).mean(axis=0)
                 rows.append(
                     {
                         "hypothesis": hypothesis,
                         "way": way,
                         "threshold": float(threshold),
                         "N": int(ahead[i]),
-                        "probability": float((reached[:, i] >= threshold).mean()),
+                        "probability": float(there[: i + 1].max()),
                         "happened": bool(smooth[~fitted][i] >= threshold),
                     }
                 )

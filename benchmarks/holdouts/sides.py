@@ -145,7 +145,7 @@ def log_density(y: np.ndarray, draws: np.ndarray, unit: np.ndarray) -> np.ndarra
     width = np.maximum(1.06 * draws.std(axis=0) * n**-0.2, unit / 2)
     z = (y - draws) / width
     kernels = -0.5 * z**2 - np.log(width * np.sqrt(2 * np.pi))
-    return np.logaddexp(logsumexp(kernels, axis=0), 0.0) - np.log(n + 1)
+    return np.logaddexp(np.asarray(logsumexp(kernels, axis=0)), 0.0) - np.log(n + 1)
 
 
 # -- laws -----------------------------------------------------------------------------------------
