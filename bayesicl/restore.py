@@ -19,7 +19,7 @@ from bayesicl.tree import law_of
 def engine_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Engine:
     """An engine with the law, noise and settings of a fit; fits that agree in these share it."""
     noise = load_noise(tree.attrs["noise"], tree["study"].attrs["kind"])
-    if noise.source_hash != tree.attrs["noise_hash"]:
+    if noise.source_hash != tree.attrs.get("noise_hash", ""):
         raise InputError(
             f"noise {noise.name!r}: its prior has changed since this fit was made; fit again"
         )

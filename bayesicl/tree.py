@@ -126,7 +126,7 @@ def content_key(attrs: Mapping[str, Any]) -> str:
     """What a fit depends on, as one string: two fits with one key are the same fit."""
     names = ("data_hash", "fitted_hash", "law", "law_hash", "code_hash", "noise", "noise_hash",
              "backgrounds", "seed", "settings", "device")  # fmt: skip
-    return hashlib.sha256(json.dumps([str(attrs[n]) for n in names]).encode()).hexdigest()
+    return hashlib.sha256(json.dumps([str(attrs.get(n, "")) for n in names]).encode()).hexdigest()
 
 
 def thinned(tree: xr.DataTree, keep: int | None) -> xr.DataTree:
