@@ -7,10 +7,10 @@ from pathlib import Path
 from bayesicl.law import laws
 
 SHARED = (
-    "law", "priors", "coordinates", "noise", "noises", "misfit", "population", "special",
-    "program", "posterior", "device", "lanes", "strides", "nuts", "warmup", "jumps", "chains",
-    "draws", "settings", "engine", "retry", "convergence", "diagnose", "labels", "identify",
-    "summary",
+    "law", "priors", "coordinates", "noise", "noises", "process", "misfit", "population",
+    "special", "program", "posterior", "device", "lanes", "strides", "nuts", "warmup", "jumps",
+    "chains", "draws", "settings", "engine", "retry", "convergence", "diagnose", "labels",
+    "identify", "summary",
 )  # fmt: skip
 
 

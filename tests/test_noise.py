@@ -16,9 +16,9 @@ from scipy.special import binom
 from bayesicl.curves import read_curves
 from bayesicl.errors import InputError
 from bayesicl.law import Design
-from bayesicl.misfit import links, scaled, smooth
 from bayesicl.noise import _replicate_spread
 from bayesicl.noises import NOISES, load_noise
+from bayesicl.process import links, scaled, smooth
 from bayesicl.program import _prompt_c, arrays, padded_size
 
 pytestmark = pytest.mark.usefixtures("x64")
