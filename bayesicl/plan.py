@@ -65,14 +65,14 @@ def plan(
         )
     tasks, tried = [], set()
     for study in curves:
-        for law in loaded:
-            if AT in law.name and (len(study.hypotheses) > 1 or backgrounds != 1):
-                raise InputError(
-                    f"{study.label}: law {law.name} has a learned prior, which is for studies of "
-                    "one curve and one background; leave such studies out with --where, or take "
-                    "laws under their own priors"
-                )
         suited = load_noise(noise, study.kind)
+        for name in (*names, suited.name):
+            if AT in name and (len(study.hypotheses) > 1 or backgrounds != 1):
+                raise InputError(
+                    f"{study.label}: {name} has a learned prior, which is for studies of one curve "
+                    "and one background; leave such studies out with --where, or take declared "
+                    "priors"
+                )
         for law, same in distinct(loaded, study, backgrounds):
             design = (law.name, len(study.hypotheses), study.cells["shots"].to_numpy().tobytes())
             if design not in tried:  # all that a law sees

@@ -145,12 +145,11 @@ class Round(dist.Distribution):
 def model_of(model: Callable, usual: Usual, site: str) -> Callable:
     """A program that returns what `model` does, with parameters as usual; it samples `site` alone.
 
-    What `model` samples is recorded under its own names.
+    What `model` samples is recorded under its own names. For studies of one curve and one
+    background, which `plan` sees to.
     """
 
     def program(design: Design, *data):
-        if design.n_hypotheses != 1 or design.backgrounds != 1:
-            raise InputError("a learned prior is for studies of one curve and one background")
         u = numpyro.sample(site, Round(len(usual.sites)))
         with handlers.block():
             own = handlers.trace(handlers.seed(model, 0)).get_trace(design, *data)

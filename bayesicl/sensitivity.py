@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -11,6 +12,7 @@ from arviz_stats import psense
 from numpyro import handlers
 
 from bayesicl.device import precision
+from bayesicl.law import Law
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import study_of
@@ -24,25 +26,25 @@ def sensitivity(
     trees: Sequence[xr.DataTree],
     predictions: Sequence[xr.Dataset],
     weights: Sequence[float] = (1.0,),
+    *,
+    law: str | Path | Law | None = None,
 ) -> pd.DataFrame:
     """How far the mean curve at each shots moves when prior, or likelihood, are raised to a power.
 
     trees, predictions: a fit and its prediction, or those of a mixture with the weights of its
-    laws, over which figures are averaged. One row a hypothesis and shots: hypothesis, shots, prior,
+    laws, over which figures are averaged. law: where to find a user's law that has moved since the
+    fit. One row a hypothesis and shots: hypothesis, shots, prior,
     likelihood (power-scaling sensitivities by arviz_stats.psense, no unit), diagnosis: "" where the
     prior matters little, else WEAK (the prior moves it, the data do not) or CONFLICT (both do).
 
     Source: Kallioinen, Paananen, Buerkner & Vehtari (2024), "Detecting and diagnosing prior and
     likelihood sensitivity with power-scaling", Statistics and Computing 34.
     """
-    found = {}
-    for group in ("prior", "likelihood"):
-        parts = [
-            share * _of_one(tree, prediction, group)
-            for tree, prediction, share in zip(trees, predictions, weights, strict=True)
-        ]
-        found[group] = sum(parts[1:], parts[0]).to_series()
-    table = pd.DataFrame(found).reset_index()
+    parts = [
+        share * _of_one(tree, prediction, law)
+        for tree, prediction, share in zip(trees, predictions, weights, strict=True)
+    ]
+    table = sum(parts[1:], parts[0]).to_dataframe().reset_index()
     table["diagnosis"] = ""
     strong = table["prior"] >= LIMIT
     table.loc[strong & (table["likelihood"] >= LIMIT), "diagnosis"] = CONFLICT
@@ -50,9 +52,9 @@ def sensitivity(
     return table
 
 
-def joint_log_likelihood(tree: xr.DataTree) -> np.ndarray:
+def joint_log_likelihood(tree: xr.DataTree, law: str | Path | Law | None = None) -> np.ndarray:
     """Log likelihood of all fitted cells together, at every draw of a fit: (chain, draw)."""
-    engine, study = engine_of(tree), study_of(tree)
+    engine, study = engine_of(tree, law), study_of(tree)
 
     def one(design, data, values, key):
         with handlers.block(), handlers.seed(rng_seed=0), handlers.substitute(data=values):
@@ -67,9 +69,9 @@ def joint_log_likelihood(tree: xr.DataTree) -> np.ndarray:
         return engine.over_draws("joint likelihood", one, values, design, data, key)
 
 
-def _of_one(tree: xr.DataTree, prediction: xr.Dataset, group: str) -> xr.DataArray:
+def _of_one(tree: xr.DataTree, prediction: xr.Dataset, law: str | Path | Law | None) -> xr.Dataset:
     # Not the sum of the cells' log likelihoods: each is given the others, which may go together.
-    joint = xr.Dataset({"study": (("chain", "draw"), joint_log_likelihood(tree))})
+    joint = xr.Dataset({"study": (("chain", "draw"), joint_log_likelihood(tree, law))})
     data = xr.DataTree.from_dict(
         {
             "posterior": prediction[["mean"]],
@@ -79,5 +81,6 @@ def _of_one(tree: xr.DataTree, prediction: xr.Dataset, group: str) -> xr.DataArr
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # Pareto k: powers are as near 1 as .99
-        found = psense(data, group=group)
-    return found.get("posterior", found)["mean"]  # under a group or not, by the version
+        found = {group: psense(data, group=group) for group in ("prior", "likelihood")}
+    # Under a group or not, by the version.
+    return xr.Dataset({name: x.get("posterior", x)["mean"] for name, x in found.items()})

@@ -137,6 +137,8 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
     two = read_curves(table.assign(correct=[1, 3, 5, 2, 4, 8], total=9))
     with pytest.raises(InputError, match="for studies of one curve and one background"):
         plan(two, f"hill@{prior}")
+    with pytest.raises(InputError, match="for studies of one curve and one background"):
+        plan(two, "hill", noise=f"misfit@{prior}")
 
 
 def test_a_changed_prior_is_another_law(prior):

@@ -26,7 +26,9 @@ def conjugate(rng, prior_sd, y, n):
 @pytest.fixture(autouse=True)
 def given_likelihood(monkeypatch):
     module = importlib.import_module("bayesicl.sensitivity")
-    monkeypatch.setattr(module, "joint_log_likelihood", lambda tree: tree["joint"]["y"].to_numpy())
+    monkeypatch.setattr(
+        module, "joint_log_likelihood", lambda tree, law: tree["joint"]["y"].to_numpy()
+    )
 
 
 @pytest.mark.parametrize(

@@ -185,7 +185,7 @@ def _told(
             cells = score_cells(tree, law=law, seed=args.seed)
         prediction = predict(tree, grid, law=law, seed=args.seed)
         named = {"study": label(tree), "law": law_label(tree)}
-        moved = sensitivity([tree], asked_of([prediction]))
+        moved = sensitivity([tree], asked_of([prediction]), law=law)
         yield Told(named, prediction, cells, moved, common.complaint(tree), _odd([tree]))
 
 
