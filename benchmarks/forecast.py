@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from holdouts import tables
-from holdouts.sides import How, run_law, run_peer, run_stack
+from holdouts.sides import UNSEEN, How, run_law, run_peer, run_stack
 from holdouts.sources import (
     FAILURES,
     SOURCES,
@@ -46,8 +46,15 @@ def parse() -> argparse.Namespace:
     add("--laws", nargs="*", default=list(LAWS), metavar="LAW[:NOISE]")
     add("--noise", help="of all laws that do not name their own")
     add("--priors", type=Path, help="folder of learn_population.py, for LAW@others")
+    add("--unseen", default=UNSEEN[0], choices=UNSEEN, help="what these priors have not seen")
     add("--stacked", nargs="*", default=[], metavar="LAW[:NOISE]", help="laws of a stack")
-    add("--usual", nargs="*", type=float, metavar="W", help="their weights before any was tried")
+    add(
+        "--usual",
+        nargs="*",
+        type=float,
+        metavar="W",
+        help="their weights before any was tried (default: the best for what is not left out)",
+    )
     add("--stack", nargs="+", type=float, default=[STRENGTH], metavar="STRENGTH")
     add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
     add("--default", help="side that others are compared with (default: the last law)")
@@ -77,14 +84,19 @@ def main() -> None:
         raise InputError("no split leaves anything to predict: see --fractions and --rolling")
     (args.out / "scored").mkdir(parents=True, exist_ok=True)
     sides, failures = {}, []
-    how = How(args.out, Settings(warmup=args.warmup, draws=args.draws), args.processes, args.priors)
+    how = How(
+        args.out,
+        Settings(warmup=args.warmup, draws=args.draws),
+        args.processes,
+        args.priors,
+        args.unseen,
+    )
     for spec in args.laws:
         sides[spec], broken = run_law(spec, asked, how)
         failures += broken
     for strength in args.stack if args.stacked else ():
         name = f"stack {strength:g}" if len(args.stack) > 1 else "stack"
-        usual = args.usual or [1.0] * len(args.stacked)
-        sides[name], broken, weights = run_stack(args.stacked, usual, asked, how, strength)
+        sides[name], broken, weights = run_stack(args.stacked, args.usual, asked, how, strength)
         weights.to_csv(args.out / f"{name}.csv", index=False)
         failures += broken
     for name in args.peers:

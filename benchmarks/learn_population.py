@@ -5,8 +5,9 @@
 Every curve that is neither a failure case nor without learning is fitted by itself, with the law's
 misfit, under the declared priors; fits are kept in --out, and the same command goes on where it was
 killed. Then `bayesicl.learn` finds what is usual. Sources count alike, and so do the curves of a
-source. Writes --out/all.json, and without-SOURCE.json for each source: forecasts of a source are
-judged under the prior that has not seen it.
+source. Writes --out/all.json; without-SOURCE.json for each source, and without-models-FOLD.json for
+each fold of the models of all: forecasts are judged under a prior that has not seen their source,
+or their model.
 """
 
 import argparse
@@ -15,7 +16,16 @@ from collections import Counter
 from pathlib import Path
 
 import pandas as pd
-from holdouts.sources import NO_LEARNING, SOURCES, committed_failures, read_sources
+import xarray as xr
+from holdouts.sides import prior_without
+from holdouts.sources import (
+    FOLDS,
+    NO_LEARNING,
+    SOURCES,
+    committed_failures,
+    folds,
+    read_sources,
+)
 
 from bayesicl.cli.fit import chosen_laws, fit_and_save
 from bayesicl.curves import Curves
@@ -47,7 +57,7 @@ def main() -> None:
         for source, studies in sources.items()
         if source not in NO_LEARNING
     }
-    found = []
+    found: list[tuple[str, int, xr.DataTree]] = []
     for source, studies in bank.items():
         curves = Curves(tuple(studies), pd.DataFrame(), studies[0].outcome, source)
         rows = fit_and_save(
@@ -59,15 +69,17 @@ def main() -> None:
             keep=args.keep,
             executor="processes=2",
         )
-        found += [(source, load(row.path)) for row in rows if not row.failure]
-    for left_out in (None, *bank):
-        here = [(source, tree) for source, tree in found if source != left_out]
+        every = sources[source]
+        part = {study.label: fold for study, fold in zip(every, folds(every), strict=True)}
+        found += [(source, part[r.gates["study"]], load(r.path)) for r in rows if not r.failure]
+    for left_out in (None, *bank, *range(FOLDS)):
+        here = [(source, tree) for source, fold, tree in found if left_out not in (source, fold)]
         count = Counter(source for source, _ in here)
         weights = [1.0 / count[source] for source, _ in here]
         said = ", ".join(f"{name} ({n // len(args.laws)} curves)" for name, n in count.items())
         record = learn([tree for _, tree in here], source=said, weights=weights)
-        name = "all" if left_out is None else f"without-{left_out}"
-        (args.out / f"{name}.json").write_text(json.dumps(record, indent=1) + "\n")
+        name = "all.json" if left_out is None else prior_without(left_out)
+        (args.out / name).write_text(json.dumps(record, indent=1) + "\n")
         print(f"{name}: {said}")
 
 

@@ -4,6 +4,7 @@ import hashlib
 import inspect
 import json
 import sys
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,7 +24,7 @@ from bayesicl.fit import attributes
 from bayesicl.plan import Task, plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
-from bayesicl.stack import at_origin, future, mix, origins, weigh
+from bayesicl.stack import at_origin, future, mix, origins, stacking, weigh
 from bayesicl.store import Store
 from bayesicl.study import Study
 from holdouts import reach
@@ -151,25 +152,37 @@ def log_density(y: np.ndarray, draws: np.ndarray, unit: np.ndarray) -> np.ndarra
 # -- laws -----------------------------------------------------------------------------------------
 
 
-OTHERS = "@others"  # the prior that has not seen the unit's source
+OTHERS = "@others"  # the prior that has not seen the unit's source, or its model
+UNSEEN = ("source", "model")
 
 
 @dataclass(frozen=True)
 class How:
-    """How laws are fitted. priors: folder of learn_population.py, for OTHERS."""
+    """How laws are fitted.
+
+    priors: folder of learn_population.py, for `OTHERS`. unseen: one of `UNSEEN`, what they have not
+    seen of the unit.
+    """
 
     out: Path
     settings: Settings
     processes: int = 2
     priors: Path | None = None
+    unseen: str = "source"
 
-    def named(self, name: str, source: str) -> str:
+    def named(self, name: str, unit: Unit) -> str:
         """The name of a law or noise, with the prior's file in the place of OTHERS."""
         if not name.endswith(OTHERS):
             return name
         if self.priors is None:
             raise InputError(f"{name}: say with --priors where learn_population.py put its priors")
-        return f"{name.removesuffix(OTHERS)}@{self.priors.resolve()}/without-{source}.json"
+        file = prior_without(left_out(unit, self.unseen))
+        return f"{name.removesuffix(OTHERS)}@{self.priors.resolve() / file}"
+
+
+def prior_without(what: str | int) -> str:
+    """Name of the file of the prior that has not seen a source, or a fold of the models of each."""
+    return f"without-{what}.json" if isinstance(what, str) else f"without-models-{what}.json"
 
 
 def run_law(spec: str, units: Sequence[Unit], how: How) -> tuple[list[Scored | None], list[str]]:
@@ -206,8 +219,8 @@ def task_of(spec: str, unit: Unit, how: How) -> Task:
     """What is fitted."""
     law, _, noise = spec.partition(":")
     curves = Curves((unit.study,), pd.DataFrame(), unit.study.outcome, unit.source)
-    noise = how.named(noise, unit.source) or None
-    [task] = plan(curves, how.named(law, unit.source), noise=noise)
+    noise = how.named(noise, unit) or None
+    [task] = plan(curves, how.named(law, unit), noise=noise)
     return task
 
 
@@ -248,11 +261,16 @@ def _fits(
 
 
 def run_stack(
-    specs: Sequence[str], usual: Sequence[float], units: Sequence[Unit], how: How, strength: float
+    specs: Sequence[str],
+    usual: Sequence[float] | None,
+    units: Sequence[Unit],
+    how: How,
+    strength: float,
 ) -> tuple[list[Scored | None], list[str], pd.DataFrame]:
     """Scores of a stack of laws for each unit, what failed, and the weights of each unit's laws.
 
-    specs: of its laws, as of `run_law`. usual: their weights before any of them was tried.
+    specs: of its laws, as of `run_law`. usual: their weights before any of them was tried; None for
+    those that are best for units that `how.unseen` does not leave out (`usual_weights`).
     """
     asked, failures = [], []
     for i, unit in enumerate(units):
@@ -274,16 +292,53 @@ def run_stack(
             parts.setdefault(i, {})[spec] = held_out(tree, seed=SEED)
         else:
             scores.setdefault(i, []).append(future([tree], units[i].study).assign(law=spec))
+    parts = {i: found for i, found in parts.items() if len(found) == len(specs)}
+    started = usual_weights(specs, units, parts, how.unseen)
+    if usual:
+        started = {what: dict(zip(specs, usual, strict=True)) for what in started}
     out, weights = [], []
     for i, unit in enumerate(units):
-        if len(parts.get(i, {})) < len(specs):
+        if i not in parts:
             out.append(None)
             continue
         told = pd.concat(scores[i]) if i in scores else pd.DataFrame()
-        own = weigh(told, dict(zip(specs, usual, strict=True)), strength=strength)
+        own = weigh(told, started[left_out(unit, how.unseen)], strength=strength)
         whole = mix([parts[i][spec] for spec in specs], [own[spec] for spec in specs], seed=SEED)
         out.append(_scored(unit, whole, passed[i], _rng(unit, "stack")))
         weights.append(
             {"source": unit.source, "study": unit.study.label, "split": unit.splits[0]} | own
         )
+    weights += [{"source": f"usual, without {what}"} | own for what, own in started.items()]
     return out, failures, pd.DataFrame(weights)
+
+
+def left_out(unit: Unit, unseen: str) -> str | int:
+    """What priors and weights by which a unit is judged have not seen: its source, or its fold."""
+    return unit.source if unseen == "source" else unit.fold
+
+
+NOTHING = "nothing"
+
+
+def usual_weights(
+    specs: Sequence[str], units: Sequence[Unit], parts: dict[int, dict[str, HeldOut]], unseen: str
+) -> dict[str | int, dict[str, float]]:
+    """By what is left out, `NOTHING` too, the weights with which the other units are best forecast.
+
+    The mixture's log score of held-out cells; sources count alike, and so do the units of a source
+    and the cells of a unit. Failures and curves without learning are left out.
+    """
+    told = [i for i in parts if units[i].part == units[i].source]
+    found = {}
+    for what in (NOTHING, *dict.fromkeys(left_out(units[i], unseen) for i in parts)):
+        seen = [i for i in told if left_out(units[i], unseen) != what]
+        n = Counter(units[i].source for i in seen)
+        log_score = [np.stack([parts[i][s].log_score for s in specs], axis=1) for i in seen]
+        share = [
+            np.full(len(x), 1.0 / (len(x) * n[units[i].source]))
+            for i, x in zip(seen, log_score, strict=True)
+        ]
+        even = np.ones(len(specs)) / len(specs)
+        w = stacking(np.concatenate(log_score), np.concatenate(share)) if seen else even
+        found[what] = dict(zip(specs, w.tolist(), strict=True))
+    return found

@@ -24,6 +24,7 @@ SOURCES = {
     "task_complexity": {},
 }
 NO_LEARNING = {"task_complexity"}  # flat, near the ceiling or falling: scored apart
+FOLDS = 5  # of models, for priors that have not seen a model
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,14 @@ class Unit:
     """One study, split: what a side forecasts at a time.
 
     part: of the tables where it counts: its source, or failures or curves without learning apart.
-    splits: how it came to be, such as "10%" and "rolling".
+    splits: how it came to be, such as "10%" and "rolling". fold: see `folds`.
     """
 
     source: str
     part: str
     study: Study
     splits: tuple[str, ...]
+    fold: int
 
 
 def read_sources(folder: Path, names: Sequence[str]) -> dict[str, list[Study]]:
@@ -92,6 +94,19 @@ def committed_failures(sources: dict[str, list[Study]]) -> set[tuple[str, ...]]:
     return set(keys.itertuples(index=False, name=None))
 
 
+def folds(studies: Sequence[Study]) -> list[int]:
+    """Which of `FOLDS` parts of a source each study is in, 0 ...: a model is in one.
+
+    Checkpoints of a training run (`MODEL@STEP`) are one model; of a source with one model, tasks
+    are parted.
+    """
+    models = [study.key["model"].partition("@")[0] for study in studies]
+    if len(set(models)) == 1:
+        models = [study.key["task"] for study in studies]
+    place = {model: i % FOLDS for i, model in enumerate(sorted(set(models)))}
+    return [place[model] for model in models]
+
+
 def units(
     sources: dict[str, list[Study]],
     failures: set[tuple[str, ...]],
@@ -101,7 +116,7 @@ def units(
     """Every study at every split; splits that coincide are one unit."""
     found = []
     for source, studies in sources.items():
-        for study in studies:
+        for study, fold in zip(studies, folds(studies), strict=True):
             part = source
             if (source, *study.key.values()) in failures:
                 part = f"failures: {source}"
@@ -120,7 +135,7 @@ def units(
                 fitted = parted.cells["fitted"].to_numpy()
                 if not fitted.all():
                     made.setdefault(fitted.tobytes(), (parted, []))[1].append(name)
-            found += [Unit(source, part, own, tuple(names)) for own, names in made.values()]
+            found += [Unit(source, part, own, tuple(names), fold) for own, names in made.values()]
     return found
 
 
