@@ -101,7 +101,8 @@ def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         else:
             header = json.loads(file.read_text(encoding="utf-8"))
             samples = header.get("samples") or []
-        header["eval"]["task"], header["status"]
+        if not {"task", "model", "created"} <= header["eval"].keys() or "status" not in header:
+            raise ValueError("no task, model, date or status")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{file}: is no log of Inspect, or was cut off ({type(error).__name__}: {error}); "

@@ -141,7 +141,8 @@ def _settings(results: Mapping[str, Any], task: str) -> dict[str, str]:
     settings["version"] = results["versions"].get(task)
     arguments = results["config"].get("model_args") or {}
     if isinstance(arguments, str):
-        arguments = dict(pair.partition("=")[::2] for pair in arguments.split(",") if pair)
+        pairs = (pair.partition("=") for pair in arguments.split(",") if pair)
+        arguments = {name: value for name, _, value in pairs}
     settings |= {f"model_args {k}": v for k, v in arguments.items() if k not in _HARDWARE}
     settings |= {name: config.get(name) for name in _TEMPLATE}
     settings["gen_kwargs"] = results["config"].get("gen_kwargs")
