@@ -58,8 +58,9 @@ def read(
         seen.add(task)
         if tasks and task not in tasks:
             continue
-        if header["status"] != "success":
-            caution(f"{file}: {task} ended with status {header['status']!r}; left out")
+        status = "invalidated" if header.get("invalidated") else header["status"]
+        if status != "success":
+            caution(f"{file}: {task} has status {status!r}; left out")
             continue
         names = list(dict.fromkeys(name for s in samples for name in s.get("scores") or {}))
         scorer = chosen(names, metric, f"{file}, {task}")
@@ -101,7 +102,10 @@ def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         else:
             header = json.loads(file.read_text(encoding="utf-8"))
             samples = header.get("samples") or []
-        if not {"task", "model", "created"} <= header["eval"].keys() or "status" not in header:
+        if (
+            not {"task", "model", "created", "dataset"} <= header["eval"].keys()
+            or "status" not in header
+        ):
             raise ValueError("no task, model, date or status")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
@@ -152,6 +156,7 @@ def _runs(
         for name in ("task_version", "model_generate_config", "model_base_url")
         if about.get(name)
     }
+    settings["dataset"] = str(about["dataset"].get("name"))
     epochs: dict[int, dict[str, float]] = {}
     bare = 0
     for sample in samples:
@@ -162,6 +167,8 @@ def _runs(
         document = str(sample["id"])
         value = _score(f"{place}, sample {document}", scorer, scores[scorer].get("value"))
         epochs.setdefault(sample["epoch"], {})[document] = value
+    if limited := sum(bool(sample.get("limit")) for sample in samples):
+        caution(f"{place}: {task}: {limited} of {len(samples)} samples were ended by a limit")
     if bare:
         caution(f"{place}: {task}: {bare} of {len(samples)} samples have no score; left out")
     if not epochs:

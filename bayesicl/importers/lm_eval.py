@@ -6,6 +6,7 @@ Read as version 0.4.13 writes them.
 """
 
 import json
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -98,6 +99,9 @@ def _load(file: Path) -> dict[str, Any]:
             f"{file}: is no result of lm-evaluation-harness 0.4.3 or newer (it lacks "
             f"{listed(sorted(needed - set(results)))}); remove it, or run again"
         )
+    parts = [results[part].keys() for part in ("results", "configs", "n-shot")]
+    if lost := [task for task in results["n-samples"] if not all(task in part for part in parts)]:
+        raise InputError(f"{file}: lacks a part about {listed(lost)}; remove it, or run again")
     return results
 
 
@@ -109,10 +113,10 @@ def _run(file: Path, results: Mapping[str, Any], task: str, measure: str) -> Run
     shots = results["n-shot"][task]
     size = results["n-samples"][task]["effective"]
     mean = results["results"][task][measure]
-    if not isinstance(mean, float | int):
+    if not isinstance(mean, float | int) or not math.isfinite(mean):
         raise InputError(f"{file}: {task}: {measure} must be a number, got {mean!r}")
     scores, prompts = _scores(file, results, task, measure)
-    model = results.get("model_name") or results["config"]["model"]
+    model = _model(results)
     if wrong := trouble(prompts, shots):
         left_out = "; left out" if wrong.certain else ""
         caution(f"{file}: {task} at {shots} shots: {wrong.text}{left_out}")
@@ -131,6 +135,12 @@ def _run(file: Path, results: Mapping[str, Any], task: str, measure: str) -> Run
         size=size,
         scores=scores,
     )
+
+
+def _model(results: Mapping[str, Any]) -> str:
+    """The model's name; where its arguments tell none, the harness makes one up for each run."""
+    name, about = str(results.get("model_name")), results["config"]
+    return name if name in str(about.get("model_args")) else str(about["model"])
 
 
 def _settings(results: Mapping[str, Any], task: str) -> dict[str, str]:
@@ -165,7 +175,9 @@ def _scores(
     rows, prompts = {}, []
     window = results.get("max_length")
     # A chat template may set demonstrations apart by other means than the delimiter.
-    delimiter = None if results.get("chat_template_sha") else config.get("fewshot_delimiter")
+    own = config.get("fewshot_config") or {}
+    delimiter = own.get("fewshot_delimiter") or config.get("fewshot_delimiter")
+    delimiter = None if results.get("chat_template_sha") else delimiter
     for line, sample in _lines(place):
         try:
             if sample["filter"] != wanted:
