@@ -78,6 +78,11 @@ def of_shots(folder: Path, shots: int) -> Path:
     return file
 
 
+def samples(folder: Path, shots: int) -> Path:
+    result = of_shots(folder, shots)
+    return result.with_name(f"samples_kinds_{result.stem.removeprefix('results_')}.jsonl")
+
+
 # -- lm-evaluation-harness ------------------------------------------------------------------------
 
 
@@ -94,15 +99,15 @@ def test_documents_add_up_to_what_the_harness_says(logs, imported):
 
 def test_nll_is_that_of_the_right_answer(logs, imported):
     table, _ = imported("lm-eval", logs / "lm_eval/words", "--task", "kinds", "--metric", "acc")
-    for file in (logs / "lm_eval/words").rglob("samples_kinds_*.jsonl"):
-        samples = [json.loads(line) for line in file.read_text().splitlines()]
-        for sample in samples:
+    nll = table.set_index(["shots", "replicate"])["nll"]
+    for shots in (0, 1, 2, 4, 8):
+        for line in samples(logs / "lm_eval/words", shots).read_text().splitlines():
+            sample = json.loads(line)
             scored = [float(response[0][0]) for response in sample["resps"]]
-            # Two answers: right is whichever has the smaller nll of the whole.
             right = scored[int(sample["target"])]
+            assert nll[shots, f"{sample['doc_id']}:{sample['doc_hash'][:8]}"] == -right
+            # The harness calls right what has the larger log probability.
             assert sample["acc"] == (right == max(scored))
-            same = table[table["replicate"].str.startswith(f"{sample['doc_id']}:")]
-            assert np.isclose(same["nll"], -right).any()
 
 
 def test_the_table_can_be_fitted_on_either_outcome(logs, imported):
@@ -210,19 +215,18 @@ def test_a_mean_that_is_no_count(logs, refused, tmp_path):
 
 
 def broken(folder: Path, how: str) -> None:
-    result = of_shots(folder, 4)
-    samples = next(result.parent.glob(f"samples_kinds_{result.stem[8:]}.jsonl"))
-    lines = samples.read_text().splitlines()
+    result, documents = of_shots(folder, 4), samples(folder, 4)
+    lines = documents.read_text().splitlines()
     if how == "results cut off":
         result.write_text(result.read_text()[:500])
     elif how == "other JSON":
         result.write_text("[1, 2]")
     elif how == "sample cut off":
-        samples.write_text("\n".join(lines)[:-100])
+        documents.write_text("\n".join(lines)[:-100])
     elif how == "samples missing":
-        samples.write_text("\n".join(lines[:5]))
+        documents.write_text("\n".join(lines[:5]))
     elif how == "not a sample":
-        samples.write_text('{"filter": "none"}\n')
+        documents.write_text('{"filter": "none"}\n')
     elif how == "one run":
         shutil.move(result, folder.parent)
         for file in folder.rglob("results_*"):

@@ -218,7 +218,7 @@ def _nll(sample: Mapping[str, Any], config: Mapping[str, Any]) -> float | None:
     answers = sample["filtered_resps"]
     if config["output_type"] == "loglikelihood":
         right = 0
-    elif config["output_type"] == "multiple_choice" and sample["target"].isdecimal():
+    elif config["output_type"] == "multiple_choice" and str(sample["target"]).isdecimal():
         right = int(sample["target"])
     else:
         return None

@@ -168,6 +168,11 @@ def _rows(name: str, curve: Sequence[Run]) -> pd.DataFrame:
     if len(documents) < len(frames):
         if documents:
             caution(f"{name}: some runs kept no documents; means of whole runs are read instead")
+        sizes = {run.size for run in curve}
+        if len(sizes) > 1:
+            caution(
+                f"{name}: runs are of {min(sizes)} to {max(sizes)} documents, not the same ones"
+            )
         return _keyed(curve, [_of_mean(run) for run in curve])
     shared = documents[0].index
     for frame in documents[1:]:
