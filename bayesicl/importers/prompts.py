@@ -2,13 +2,13 @@
 
 Logs hold a prompt's text as it was before it was cut, and the model's window in tokens, but not how
 many tokens the prompt had. Tokenizers in common use do not join words: a prompt has at least as
-many tokens as words, and seldom fewer than one for every three bytes or more than that.
+many tokens as words, and seldom more than one for every two bytes.
 """
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
-BYTES_PER_TOKEN = 3  # of English text four or five; fewer in code and other languages
+BYTES_PER_TOKEN = 2  # English prose has 4 to 5; the short lines of tests/data had 2.2
 
 
 class Prompt(NamedTuple):

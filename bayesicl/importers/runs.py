@@ -139,7 +139,7 @@ def _groups(items: Iterable[T], key: Callable[[T], Any]) -> dict[Any, list[T]]:
 def _check_settings(name: str, curve: Sequence[Run]) -> None:
     first = curve[0]
     for other in curve[1:]:
-        for setting in first.settings.keys() | other.settings.keys():
+        for setting in {**first.settings, **other.settings}:
             one, two = first.settings.get(setting, "none"), other.settings.get(setting, "none")
             if one != two:
                 raise InputError(
