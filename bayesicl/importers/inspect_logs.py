@@ -1,10 +1,9 @@
 """Logs of Inspect (the UK AI Security Institute's inspect-ai), .eval or .json.
 
 A .eval file is a ZIP archive of JSON: its header and its samples' summaries say all that is needed,
-and samples, which are most of it, are never unpacked. Inspect's own reader would bring some 100
-packages and read the samples, too. Since version 0.3.180 or so Inspect compresses with Zstandard,
-which Python's zipfile does not know before 3.14; `zstandard` unpacks that part.
-Read as version 0.3.285 writes them.
+and the samples, which are most of it, are never unpacked. Inspect's own reader would bring all of
+Inspect and read the samples, too. Archives are compressed by Zstandard, which Python's zipfile does
+not know before 3.14: `zstandard` unpacks them. Read as version 0.3.285 writes them.
 """
 
 import io
