@@ -14,7 +14,7 @@ from bayesicl.cli import COMMANDS, common, main, parser
 from bayesicl.cli.fit import chosen_laws
 from bayesicl.law import LAWS, PAPER
 
-NAMES = [module.__name__.rpartition(".")[2] for module in COMMANDS]
+NAMES = [module.__name__.rpartition(".")[2].rstrip("_") for module in COMMANDS]
 SHOTS = [0, 1, 2, 4, 8, 16]
 
 

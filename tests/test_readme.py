@@ -2,6 +2,7 @@
 
 import re
 import shlex
+import zipfile
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,9 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def blocks(language: str) -> list[str]:
-    text = re.sub(r"<!-- (demo|tests|check) -->.*?<!-- end -->", "", README.read_text(), flags=re.S)
+    text = re.sub(
+        r"<!-- (demo|tests|check|import) -->.*?<!-- end -->", "", README.read_text(), flags=re.S
+    )
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
 
 
@@ -47,6 +50,22 @@ def test_check_as_written_but_shorter(tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--simulations", "1"]) == 3
     assert "too few simulations to tell" in capsys.readouterr().out
     assert Path("check", "calibration.png").stat().st_size > 10_000
+
+
+def test_import_as_written(tmp_path, monkeypatch):
+    from bayesicl.cli import main
+
+    data = Path(__file__).parent / "data"
+    for tool, folder, name in [("lm_eval", "words", "out"), ("inspect", "task-args", "logs")]:
+        zipfile.ZipFile(data / f"{tool}.zip").extractall(tmp_path)
+        (tmp_path / tool / folder).rename(tmp_path / name)
+    monkeypatch.chdir(tmp_path)
+    [commands] = re.findall(r"<!-- import -->\n```bash\n(.*?)```", README.read_text(), re.S)
+    for line in commands.splitlines():
+        name, *arguments = shlex.split(line)
+        assert name == "bayesicl"
+        assert main(arguments) == 0
+    assert len(list(Path("fits").glob("*.nc"))) == 1
 
 
 @pytest.mark.parametrize("name", ["demo", "tests"])

@@ -19,11 +19,23 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from bayesicl.cli import check, compare, contrast, demo, fit, forecast, laws, learn, plot, summary
+from bayesicl.cli import (
+    check,
+    compare,
+    contrast,
+    demo,
+    fit,
+    forecast,
+    import_,
+    laws,
+    learn,
+    plot,
+    summary,
+)
 from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
-COMMANDS = (laws, fit, summary, compare, forecast, contrast, plot, check, learn, demo)
+COMMANDS = (laws, import_, fit, summary, compare, forecast, contrast, plot, check, learn, demo)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -64,7 +76,7 @@ def parser() -> argparse.ArgumentParser:
     for module in COMMANDS:
         words = module.__doc__ or ""
         command = commands.add_parser(
-            module.__name__.rpartition(".")[2],
+            module.__name__.rpartition(".")[2].rstrip("_"),
             help=words.partition("\n")[0].rstrip("."),
             description=words,
             formatter_class=argparse.RawDescriptionHelpFormatter,

@@ -1,0 +1,241 @@
+"""Result folders of EleutherAI's lm-evaluation-harness.
+
+A run writes `results_DATE.json` and, with --log_samples, `samples_TASK_DATE.jsonl` beside it, a
+line a document and filter. (Where --output_path names a file NAME.json, it writes NAME_DATE.json.)
+Read as version 0.4.13 writes them.
+"""
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from bayesicl.errors import InputError
+from bayesicl.importers.prompts import Prompt, trouble
+from bayesicl.importers.runs import Run, caution, check_scores, chosen
+from bayesicl.table import listed
+
+_DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?"
+_RESULTS = re.compile(rf"(?P<stem>.+)_(?P<date>{_DATE})\.json")
+# What of a task's configuration must be the same along a curve, and of the model's arguments need
+# not be.
+_TEMPLATE = (
+    "description", "doc_to_text", "doc_to_target", "doc_to_choice", "target_delimiter",
+    "fewshot_delimiter", "output_type",
+)  # fmt: skip
+_HARDWARE = {"device", "device_map", "parallelize", "max_length", "max_model_len"}
+
+
+def read(paths: Sequence[str | Path], metric: Sequence[str], tasks: Sequence[str]) -> list[Run]:
+    """All runs in result files, and in folders of them.
+
+    Groups of tasks are read as the tasks that they are made of. Runs whose prompts were cut, or
+    held fewer demonstrations than asked for, are left out with a warning.
+
+    Args:
+        paths: result files, or folders in which all of them are read.
+        metric: measures to read, such as "acc" or "exact_match,strict-match"; of each task the
+            first that it has. Empty: each task's only one.
+        tasks: the tasks to read; empty: all.
+
+    Raises:
+        InputError: a file that cannot be read, or a measure or task that is not there.
+    """
+    runs, seen, measures = [], set(), set()
+    for file in _result_files(paths):
+        results = _load(file)
+        for task in results["n-samples"]:
+            seen.add(task)
+            if tasks and task not in tasks:
+                continue
+            names = [name for name in results["results"][task] if _is_measure(name)]
+            measures.update(names)
+            measure = chosen(names, metric, f"{file}, {task}")
+            if measure is None:
+                caution(f"{file}: {task} has {listed(names) or 'no measure'} only; left out")
+                continue
+            if run := _run(file, results, task, measure):
+                runs.append(run)
+    if missing := set(tasks) - seen:
+        raise InputError(
+            f"--task {listed(missing)}: not here; the tasks are {listed(sorted(seen))}"
+        )
+    if not runs and metric and measures:
+        raise InputError(
+            f"--metric {listed(metric)}: no task has it; there are {listed(sorted(measures))}"
+        )
+    return runs
+
+
+def _result_files(paths: Sequence[str | Path]) -> list[Path]:
+    files = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; check the path")
+        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
+        found = [file for file in found if file == path or _RESULTS.fullmatch(file.name)]
+        if not found:
+            raise InputError(
+                f"{path}: no results_DATE.json in it; give the folder that --output_path named"
+            )
+        files += found
+    return list(dict.fromkeys(files))
+
+
+def _load(file: Path) -> dict[str, Any]:
+    try:
+        results = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{file}: cannot be read as JSON ({error}); remove it, or run again"
+        ) from error
+    needed = {"results", "configs", "n-shot", "n-samples", "versions", "config"}
+    if not isinstance(results, dict) or needed - results.keys():
+        raise InputError(
+            f"{file}: is no result of lm-evaluation-harness 0.4.3 or newer (it lacks "
+            f"{listed(sorted(needed - set(results)))}); remove it, or run again"
+        )
+    parts = [results[part].keys() for part in ("results", "configs", "n-shot")]
+    if lost := [task for task in results["n-samples"] if not all(task in part for part in parts)]:
+        raise InputError(f"{file}: lacks a part about {listed(lost)}; remove it, or run again")
+    return results
+
+
+def _is_measure(name: str) -> bool:
+    return "," in name and not name.partition(",")[0].endswith("_stderr")
+
+
+def _run(file: Path, results: Mapping[str, Any], task: str, measure: str) -> Run | None:
+    shots = results["n-shot"][task]
+    size = results["n-samples"][task]["effective"]
+    mean = results["results"][task][measure]
+    if not isinstance(mean, float | int) or not math.isfinite(mean):
+        raise InputError(f"{file}: {task}: {measure} must be a number, got {mean!r}")
+    scores, prompts = _scores(file, results, task, measure)
+    model = _model(results)
+    if wrong := trouble(prompts, shots):
+        left_out = "; left out" if wrong.certain else ""
+        caution(f"{file}: {task} at {shots} shots: {wrong.text}{left_out}")
+        if wrong.certain:
+            return None
+    return Run(
+        place=str(file),
+        model=model,
+        task=task,
+        shots=shots,
+        # Without demonstrations their seed changes nothing.
+        replicate=str(results["config"].get("fewshot_seed", 0)) if shots else "none",
+        when=f"{results.get('date', 0):020.6f}",
+        settings=_settings(results, task),
+        mean=mean,
+        size=size,
+        scores=scores,
+    )
+
+
+def _model(results: Mapping[str, Any]) -> str:
+    """The model's name; where its arguments tell none, the harness makes one up for each run."""
+    name, about = str(results.get("model_name")), results["config"]
+    return name if name in str(about.get("model_args")) else str(about["model"])
+
+
+def _settings(results: Mapping[str, Any], task: str) -> dict[str, str]:
+    config, settings = results["configs"][task], {}
+    for name in ("chat_template", "system_instruction"):
+        settings[name] = (results.get(f"{name}_sha") or "none")[:8]
+    settings["fewshot_as_multiturn"] = results.get("fewshot_as_multiturn") or "none"
+    settings["version"] = results["versions"].get(task)
+    arguments = results["config"].get("model_args") or {}
+    if isinstance(arguments, str):
+        pairs = (pair.partition("=") for pair in arguments.split(",") if pair)
+        arguments = {name: value for name, _, value in pairs}
+    settings |= {f"model_args {k}": v for k, v in arguments.items() if k not in _HARDWARE}
+    settings |= {name: config.get(name) for name in _TEMPLATE}
+    settings["gen_kwargs"] = results["config"].get("gen_kwargs")
+    return {name: str(value) for name, value in settings.items() if value is not None}
+
+
+# -- documents ------------------------------------------------------------------------------------
+
+
+def _scores(
+    file: Path, results: Mapping[str, Any], task: str, measure: str
+) -> tuple[pd.DataFrame | None, list[Prompt]]:
+    """Each document's score and nll, and what its prompts were; None where none was kept."""
+    named = _RESULTS.fullmatch(file.name)
+    place = file.with_name(f"samples_{task}_{named['date']}.jsonl") if named else None
+    if place is None or not place.exists():
+        return None, []
+    config, size = results["configs"][task], results["n-samples"][task]["effective"]
+    metric, _, wanted = measure.partition(",")
+    rows, prompts = {}, []
+    window = results.get("max_length")
+    # A chat template may set demonstrations apart by other means than the delimiter.
+    own = config.get("fewshot_config") or {}
+    delimiter = own.get("fewshot_delimiter") or config.get("fewshot_delimiter")
+    delimiter = None if results.get("chat_template_sha") else delimiter
+    for line, sample in _lines(place):
+        try:
+            if sample["filter"] != wanted:
+                continue
+            document = f"{sample['doc_id']}:{sample['doc_hash'][:8]}"
+            rows[document] = {"score": float(sample[metric]), "nll": _nll(sample, config)}
+            prompts += _prompts(sample, window, delimiter)
+        except (KeyError, TypeError, ValueError, IndexError) as error:
+            raise InputError(
+                f"{place}, line {line}: is no sample of {measure} ({type(error).__name__}: "
+                f"{error}); remove the file to read the run's mean, or run again"
+            ) from error
+    if len(rows) != size:
+        raise InputError(
+            f"{place}: has {len(rows)} of {size} documents; remove it to read the run's mean, or "
+            "run again"
+        )
+    frame = pd.DataFrame.from_dict(rows, orient="index")
+    check_scores(frame["score"], measure, str(place))
+    frame = frame if frame["nll"].notna().all() else frame[["score"]]
+    return frame, prompts
+
+
+def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    with file.open(encoding="utf-8") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                yield number, json.loads(line)
+            except ValueError as error:
+                raise InputError(
+                    f"{file}, line {number}: is no JSON ({error}); remove the file to read the "
+                    "run's mean, or run again"
+                ) from error
+
+
+def _nll(sample: Mapping[str, Any], config: Mapping[str, Any]) -> float | None:
+    """-log probability of the right answer, in nats, where the harness asked for it."""
+    answers = sample["filtered_resps"]
+    if config["output_type"] == "loglikelihood":
+        right = 0
+    elif config["output_type"] == "multiple_choice" and str(sample["target"]).isdecimal():
+        right = int(sample["target"])
+    else:
+        return None
+    # A log probability may come out above 0 by rounding.
+    return max(0.0, -float(answers[right][0]))
+
+
+def _prompts(
+    sample: Mapping[str, Any], window: int | None, delimiter: str | None
+) -> Iterator[Prompt]:
+    """The prompts of a document, each with the room that it had."""
+    for request in sample["arguments"].values():
+        context, rest = request["arg_0"], request.get("arg_1", "")
+        if not isinstance(context, str):
+            continue
+        room = window
+        if isinstance(rest, dict):  # generation: what may be written takes its part of the window
+            room = window and window - int(rest.get("max_gen_toks", 0))
+            rest = ""
+        yield Prompt(context + rest, room, context.count(delimiter) if delimiter else None)
