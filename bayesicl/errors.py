@@ -14,11 +14,21 @@ class InputError(ValueError):
     """
 
 
+FEW, FALL = "few cells", "fall"  # kinds of warnings
+
+
 class CurveWarning(UserWarning):
     """A curve can be used, but something about it will limit what can be learnt from it.
+
+    kind: FEW, fewer cells than parameters; FALL, a fall that the law does not allow; or "".
 
     Example:
         >>> import warnings
         >>> from bayesicl.errors import CurveWarning
         >>> warnings.simplefilter("error", CurveWarning)  # stop at such curves instead
     """
+
+    def __init__(self, message: str = "", kind: str = ""):
+        """Say what it is about."""
+        super().__init__(message)
+        self.kind = kind

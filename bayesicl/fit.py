@@ -22,7 +22,7 @@ from bayesicl.code import code_hash
 from bayesicl.curves import Curves, Study
 from bayesicl.device import precision
 from bayesicl.engine import Engine
-from bayesicl.errors import CurveWarning
+from bayesicl.errors import FALL, FEW, CurveWarning
 from bayesicl.labels import Labels, Priors, to_tree
 from bayesicl.law import AT, Law
 from bayesicl.plan import Task, plan
@@ -174,6 +174,7 @@ class Fitter:
             "passed": int(checks.passed),
             "diagnostics": json.dumps(asdict(checks)),
             "warnings": json.dumps([str(w.message) for w in caught]),
+            "warning_kinds": json.dumps([getattr(w.message, "kind", "") for w in caught]),
         }
         tree.attrs["missed_cells"] = len(missed(tree))
         tree.attrs["fitted"] = study.fraction
@@ -214,9 +215,11 @@ def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:
     n_cells = int(study.cells["fitted"].sum())
     if n_cells < n_parameters and AT not in law.name:  # a learned prior is there for that
         warnings.warn(
-            f"{study.label}: {n_cells} cells for the {n_parameters} parameters of "
-            f"{law.name}: much of what comes out is the prior",
-            CurveWarning,
+            CurveWarning(
+                f"{study.label}: {n_cells} cells for the {n_parameters} parameters of "
+                f"{law.name}: much of what comes out is the prior",
+                FEW,
+            ),
             stacklevel=2,
         )
     fitted = study.cells[study.cells["fitted"]]
@@ -224,7 +227,7 @@ def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:
         cells = fitted[fitted["hypothesis"] == h]
         if law.monotone and (fall := _fall(cells)):
             message = f"{study.curve_name(h)}: falls {fall}; law {law.name} cannot fall"
-            warnings.warn(message, CurveWarning, stacklevel=2)
+            warnings.warn(CurveWarning(message, FALL), stacklevel=2)
 
 
 def _fall(cells) -> str:

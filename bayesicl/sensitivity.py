@@ -1,4 +1,8 @@
-"""How much a forecast hangs on the prior: power-scaling of prior and likelihood."""
+"""How much a forecast hangs on the prior: power-scaling of prior and likelihood.
+
+Draws are not made again but weighted. Where a few of them have most of the weight (Pareto k), the
+figures are not known.
+"""
 
 import warnings
 from collections.abc import Sequence
@@ -9,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from arviz_stats import psense
+from arviz_stats.base import array_stats
 from numpyro import handlers
 
 from bayesicl.device import precision
@@ -20,6 +25,9 @@ from bayesicl.tree import study_of
 LIMIT = 0.05  # of Kallioinen et al. (2024), beyond which power-scaling matters
 WEAK = "strong prior or weak data"
 CONFLICT = "prior-data conflict"
+POWERS = (0.99, 1.01)
+MAX_K = 0.7  # of Vehtari et al. (2024), beyond which weights are not to be relied on
+UNKNOWN = "not known: Pareto k above 0.7"
 
 
 def sensitivity(
@@ -34,21 +42,25 @@ def sensitivity(
     trees, predictions: a fit and its prediction, or those of a mixture with the weights of its
     laws, over which figures are averaged. law: where to find a user's law that has moved since the
     fit. One row a hypothesis and shots: hypothesis, shots, prior,
-    likelihood (power-scaling sensitivities by arviz_stats.psense, no unit), diagnosis: "" where the
-    prior matters little, else WEAK (the prior moves it, the data do not) or CONFLICT (both do).
+    likelihood (power-scaling sensitivities by arviz_stats.psense, no unit), pareto_k (the largest
+    of the weights, over prior, likelihood and laws; no unit), diagnosis: UNKNOWN where that is
+    above MAX_K, "" where the prior matters little, else WEAK (the prior moves it, the data do not)
+    or CONFLICT (both do).
 
     Source: Kallioinen, Paananen, Buerkner & Vehtari (2024), "Detecting and diagnosing prior and
     likelihood sensitivity with power-scaling", Statistics and Computing 34.
     """
-    parts = [
-        share * _of_one(tree, prediction, law)
-        for tree, prediction, share in zip(trees, predictions, weights, strict=True)
+    found = [
+        _of_one(tree, prediction, law) for tree, prediction in zip(trees, predictions, strict=True)
     ]
+    parts = [share * moved for (moved, _), share in zip(found, weights, strict=True)]
     table = sum(parts[1:], parts[0]).to_dataframe().reset_index()
+    table["pareto_k"] = max(k for _, k in found)
     table["diagnosis"] = ""
     strong = table["prior"] >= LIMIT
     table.loc[strong & (table["likelihood"] >= LIMIT), "diagnosis"] = CONFLICT
     table.loc[strong & ~(table["likelihood"] >= LIMIT), "diagnosis"] = WEAK
+    table.loc[table["pareto_k"] > MAX_K, "diagnosis"] = UNKNOWN
     return table
 
 
@@ -69,7 +81,10 @@ def joint_log_likelihood(tree: xr.DataTree, law: str | Path | Law | None = None)
         return engine.over_draws("joint likelihood", one, values, design, data, key)
 
 
-def _of_one(tree: xr.DataTree, prediction: xr.Dataset, law: str | Path | Law | None) -> xr.Dataset:
+def _of_one(
+    tree: xr.DataTree, prediction: xr.Dataset, law: str | Path | Law | None
+) -> tuple[xr.Dataset, float]:
+    """Sensitivities of one fit, and the largest Pareto k of the weights behind them."""
     # Not the sum of the cells' log likelihoods: each is given the others, which may go together.
     joint = xr.Dataset({"study": (("chain", "draw"), joint_log_likelihood(tree, law))})
     data = xr.DataTree.from_dict(
@@ -80,7 +95,14 @@ def _of_one(tree: xr.DataTree, prediction: xr.Dataset, law: str | Path | Law | N
         }
     )
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Pareto k: powers are as near 1 as .99
-        found = {group: psense(data, group=group) for group in ("prior", "likelihood")}
+        warnings.simplefilter("ignore", UserWarning)  # Pareto k: it is in the table
+        found = {g: psense(data, group=g, alphas=POWERS) for g in ("prior", "likelihood")}
+        logs = [data["log_prior"].to_dataset().to_dataarray().sum("variable"), joint["study"]]
+        k = max(_pareto_k((power - 1) * x.to_numpy()) for x in logs for power in POWERS)
     # Under a group or not, by the version.
-    return xr.Dataset({name: x.get("posterior", x)["mean"] for name, x in found.items()})
+    return xr.Dataset({name: x.get("posterior", x)["mean"] for name, x in found.items()}), k
+
+
+def _pareto_k(log_weights: np.ndarray) -> float:
+    """Shape of the right tail of importance weights; psislw takes minus their logarithm."""
+    return float(array_stats.psislw(-log_weights.ravel())[1])

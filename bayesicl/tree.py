@@ -101,6 +101,13 @@ def same_laws(attrs: Mapping[Any, Any]) -> str:
     return SAME.join([attrs["law"], *json.loads(attrs["same_as"])])
 
 
+def remarks(attrs: Mapping[Any, Any], kind: str) -> list[str]:
+    """What a fit found odd about its data, of one kind (see `errors.CurveWarning`)."""
+    kinds = json.loads(attrs.get("warning_kinds", "[]"))  # none in files of before there were any
+    texts = json.loads(attrs["warnings"])[: len(kinds)]
+    return [text for text, own in zip(texts, kinds, strict=True) if own == kind]
+
+
 def owners(fits: Iterable[tuple[str, str]]) -> dict[str, set[tuple[str, str]]]:
     """The laws of a table and the fits of each, from the studies and law labels of fits.
 
