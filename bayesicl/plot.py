@@ -7,10 +7,7 @@ means and how an interval was made is written in the figure.
 import json
 
 import matplotlib
-import numpy as np
-import pandas as pd
 import xarray as xr
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -22,13 +19,16 @@ from bayesicl.plot_check import plot_ppc
 from bayesicl.plot_many import plot_comparison, plot_forest
 from bayesicl.plot_parts import (
     GREY,
-    INNER,
     OUTER,
     STYLE,
+    chance_lines,
     colour,
+    dividers,
     headline,
     key_below,
     marker,
+    mean_curve,
+    measured,
     outcome,
     over_draws,
     probability_axis,
@@ -37,6 +37,7 @@ from bayesicl.plot_parts import (
     split_shots,
     wrap,
 )
+from bayesicl.plot_stack import plot_stack
 from bayesicl.tree import study_of
 
 __all__ = [
@@ -46,6 +47,7 @@ __all__ = [
     "plot_curves",
     "plot_forest",
     "plot_ppc",
+    "plot_stack",
     "save_figure",
 ]
 
@@ -89,18 +91,18 @@ def plot_curves(
         figure = Figure(figsize=(8, 5.2), layout="constrained")
         ax = figure.add_subplot()
         for h, name in enumerate(study.hypotheses):
-            _mean_curve(ax, prediction["mean"].isel(hypothesis=h), h, f"hypothesis {name}")
+            mean_curve(ax, prediction["mean"].isel(hypothesis=h), h, f"hypothesis {name}")
             edges = over_draws(prediction[band].isel(hypothesis=h), OUTER)
             for edge, words in zip(edges, ("5 %", "95 %"), strict=True):
                 text = f"{words}, {names[band]}, hypothesis {name}"
                 ax.plot(shots, edge, color=colour(h), linewidth=0.8, linestyle="--", label=text)
-            _measured(ax, study.cells.query("hypothesis == @h"), h, f"hypothesis {name}")
+            measured(ax, study.cells.query("hypothesis == @h"), h, f"hypothesis {name}")
         cells = study.cells
         probability_axis(ax, outcome(study), ax.dataLim.y1)
-        chance = _chance(ax, cells)
+        chance = chance_lines(ax, cells)
         longest = max(shots[-1], cells["shots"].max())
         shots_axis(ax, min(shots[0], cells["shots"].min()), longest, log=log_shots)
-        _dividers(ax, split_shots(cells, log=log_shots, until=shots[-1]))
+        dividers(ax, split_shots(cells, log=log_shots, until=shots[-1]))
         held_out = not cells["fitted"].to_numpy().all()
         key_below(figure, _curve_key(study, names["mean"], names[band], held_out, chance))
         headline(figure, tree)
@@ -178,67 +180,6 @@ def _prediction(tree: xr.DataTree, study: Study, prediction: xr.Dataset | None) 
 
 
 # -- parts of plot_curves -------------------------------------------------------------------------
-
-
-def _mean_curve(ax: Axes, mean: xr.DataArray, h: int, name: str) -> None:
-    shots = mean["shots"].to_numpy()
-    for (low, high), alpha, level in ((OUTER, 0.16, "90 %"), (INNER, 0.3, "50 %")):
-        edges = over_draws(mean, (low, high))
-        text = f"{level} interval, mean curve, {name}"
-        ax.fill_between(shots, *edges, color=colour(h), alpha=alpha, linewidth=0, label=text)
-    ax.plot(shots, over_draws(mean, 0.5), color=colour(h), linewidth=1.6, label=f"median, {name}")
-
-
-def _measured(ax: Axes, cells: pd.DataFrame, h: int, name: str) -> None:
-    """Cells with bars of one standard error, cut at 0 and 1; held-out ones are hollow."""
-    crowded = len(cells) > 40  # bars would hide the curve
-    for fitted, words in ((True, "fitted"), (False, "held out")):
-        own = cells["fitted"].to_numpy() == fitted
-        if not own.any():
-            continue
-        shots, y, error = (cells[column].to_numpy()[own] for column in ("shots", "y", "error"))
-        ax.errorbar(
-            shots,
-            y,
-            yerr=[np.minimum(error, y), np.minimum(error, 1 - y)],
-            fmt=marker(h),
-            markersize=3.0 if crowded else 5.0,
-            markeredgewidth=0.9,
-            color=colour(h),
-            markerfacecolor=colour(h) if fitted else "white",
-            elinewidth=0.3 if crowded else 0.8,
-            alpha=0.7 if crowded else 1.0,
-            zorder=1 if crowded else 3,
-            label=f"measured, {words}, {name}",
-        )
-
-
-def _chance(ax: Axes, cells: pd.DataFrame) -> str:
-    """Dotted lines at chance; returns the legend's word for them, "" where no chance is given."""
-    known = cells.dropna(subset=["chance"])
-    curve, chance = known["hypothesis"].to_numpy(), known["chance"].to_numpy()
-    one = np.unique(chance).size == 1  # constant per curve, and here the same for all
-    for h in np.unique(curve)[: 1 if one else None]:
-        tone, level = GREY if one else colour(h), float(chance[curve == h][0])
-        ax.axhline(level, color=tone, linewidth=1.0, linestyle=":", label="chance level")
-    if one:
-        return f"chance level ({chance[0]:.3g})"
-    return "chance level of each hypothesis" if chance.size else ""
-
-
-def _dividers(ax: Axes, where: dict[int, float]) -> None:
-    """A line where fitting ends: one for all curves, or one in the colour of each."""
-    common = len(set(where.values())) == 1
-    for i, (h, x) in enumerate(where.items()):
-        if common and i > 0:
-            break
-        ax.axvline(x, color=GREY if common else colour(h), linewidth=0.9, label="divider")
-        if i == 0:
-            # Shifted by what "predicted" is longer than "fitted", so that the bar is on the line.
-            ax.annotate(
-                "fitted | predicted", (x, 1.0), (9, 2), xycoords=("data", "axes fraction"),
-                textcoords="offset points", ha="center", va="bottom", fontsize=8, color=GREY,
-            )  # fmt: skip
 
 
 def _curve_key(study: Study, mean: str, band: str, held_out: bool, chance: str) -> list:

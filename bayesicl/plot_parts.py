@@ -15,8 +15,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 
 from bayesicl.curves import Study
-from bayesicl.errors import InputError
-from bayesicl.tree import label, law_label
+from bayesicl.errors import FALL, InputError
+from bayesicl.tree import label, law_label, remarks
 from bayesicl.writing import in_one_step
 
 STYLE: dict[Any, Any] = {
@@ -44,6 +44,7 @@ GREY = "#555555"
 ALERT = "#B00020"
 SHOTS = "demonstrations before the query (shots)"
 INNER, OUTER = (0.25, 0.75), (0.05, 0.95)  # the 50 % and the 90 % interval
+SHADES = {0.9: 0.16, 0.8: 0.16, 0.5: 0.3}  # of the intervals of a curve, one above the other
 
 # Creation times would make two files of one figure differ.
 _FILES = {".png": {}, ".svg": {"Date": None}, ".pdf": {"CreationDate": None}}
@@ -70,15 +71,20 @@ def wrap(text: str, width: int) -> str:
 
 
 def headline(figure: Figure, tree: xr.DataTree) -> None:
-    """Title: study and law; below it what the diagnostics found wrong."""
+    """Title: study and law; below it what the diagnostics found wrong, and falls."""
+    falls = [f"ALARM: {fall}" for fall in remarks(tree.attrs, FALL)]
+    titled(figure, label(tree), law_label(tree), [not_converged(tree), *falls])
+
+
+def titled(figure: Figure, study: str, law: str, troubles: Sequence[str]) -> None:
+    """Title: study and law; below it what is wrong, if anything is."""
     width = round(11.5 * figure.get_size_inches()[0])  # characters to a line at the title's size
-    lines = [f"{label(tree)} — {law_label(tree)}"]
+    lines = [f"{study} — {law}"]
     if len(lines[0]) > width:
-        lines = [wrap(f"{label(tree)} —", width), wrap(law_label(tree), width)]
-    if failures := not_converged(tree):
-        lines.append(wrap(failures, width))
+        lines = [wrap(f"{study} —", width), wrap(law, width)]
+    wrong = [wrap(trouble, width) for trouble in troubles if trouble]
     # One colour for all of it: such a figure should not be taken for a sound one.
-    figure.suptitle("\n".join(lines), color=ALERT if failures else "black")
+    figure.suptitle("\n".join([*lines, *wrong]), color=ALERT if wrong else "black")
 
 
 def not_converged(tree: xr.DataTree) -> str:
@@ -161,6 +167,74 @@ def split_shots(cells: pd.DataFrame, *, log: bool, until: float = 0.0) -> dict[i
         elif until > (end := float(from_scale(last, log))) + 0.5:
             found[int(h)] = end
     return found
+
+
+# -- curves ----------------------------------------------------------------------------------------
+
+
+def mean_curve(
+    ax: Axes, mean: xr.DataArray, h: int, name: str, *, levels: Sequence[float] = (0.9, 0.5)
+) -> None:
+    """Median and central intervals of a curve over (chain, draw, shots), the widest level first."""
+    shots = mean["shots"].to_numpy()
+    for level in levels:
+        edges = over_draws(mean, ((1 - level) / 2, (1 + level) / 2))
+        text = f"{100 * level:g} % interval, mean curve, {name}"
+        shade = {"color": colour(h), "alpha": SHADES[level], "linewidth": 0}
+        ax.fill_between(shots, *edges, label=text, **shade)
+    ax.plot(shots, over_draws(mean, 0.5), color=colour(h), linewidth=1.6, label=f"median, {name}")
+
+
+def measured(ax: Axes, cells: pd.DataFrame, h: int, name: str) -> None:
+    """Cells with bars of one standard error, cut at 0 and 1; held-out ones are hollow."""
+    crowded = len(cells) > 40  # bars would hide the curve
+    for fitted, words in ((True, "fitted"), (False, "held out")):
+        own = cells["fitted"].to_numpy() == fitted
+        if not own.any():
+            continue
+        shots, y, error = (cells[column].to_numpy()[own] for column in ("shots", "y", "error"))
+        ax.errorbar(
+            shots,
+            y,
+            yerr=[np.minimum(error, y), np.minimum(error, 1 - y)],
+            fmt=marker(h),
+            markersize=3.0 if crowded else 5.0,
+            markeredgewidth=0.9,
+            color=colour(h),
+            markerfacecolor=colour(h) if fitted else "white",
+            elinewidth=0.3 if crowded else 0.8,
+            alpha=0.7 if crowded else 1.0,
+            zorder=1 if crowded else 3,
+            label=f"measured, {words}, {name}",
+        )
+
+
+def chance_lines(ax: Axes, cells: pd.DataFrame) -> str:
+    """Dotted lines at chance; returns the legend's word for them, "" where no chance is given."""
+    known = cells.dropna(subset=["chance"])
+    curve, chance = known["hypothesis"].to_numpy(), known["chance"].to_numpy()
+    one = np.unique(chance).size == 1  # constant per curve, and here the same for all
+    for h in np.unique(curve)[: 1 if one else None]:
+        tone, level = GREY if one else colour(h), float(chance[curve == h][0])
+        ax.axhline(level, color=tone, linewidth=1.0, linestyle=":", label="chance level")
+    if one:
+        return f"chance level ({chance[0]:.3g})"
+    return "chance level of each hypothesis" if chance.size else ""
+
+
+def dividers(ax: Axes, where: dict[int, float]) -> None:
+    """A line where fitting ends: one for all curves, or one in the colour of each."""
+    common = len(set(where.values())) == 1
+    for i, (h, x) in enumerate(where.items()):
+        if common and i > 0:
+            break
+        ax.axvline(x, color=GREY if common else colour(h), linewidth=0.9, label="divider")
+        if i == 0:
+            # Shifted by what "predicted" is longer than "fitted", so that the bar is on the line.
+            ax.annotate(
+                "fitted | predicted", (x, 1.0), (9, 2), xycoords=("data", "axes fraction"),
+                textcoords="offset points", ha="center", va="bottom", fontsize=8, color=GREY,
+            )  # fmt: skip
 
 
 # -- files ----------------------------------------------------------------------------------------

@@ -29,13 +29,19 @@ class HeldOut(NamedTuple):
 
     cells: one row a cell: study, model, hypothesis, shots, y, fitted (share of the shots).
     measured: draws of each cell's mean, (draws, cells). curve: the same of the mean curve.
-    log_score: log predictive density of y, (cells,).
+    log_score: log predictive density of y, (cells,); NaN where only draws are known.
     """
 
     cells: pd.DataFrame
     measured: np.ndarray
     curve: np.ndarray
     log_score: np.ndarray
+
+    def among(self, cells: pd.Index) -> "HeldOut":
+        """Of those that are among these cells alone."""
+        own = self.cells.index.isin(cells)
+        drawn = self.measured[:, own], self.curve[:, own]
+        return HeldOut(self.cells[own], *drawn, self.log_score[own])
 
 
 def held_out(tree: xr.DataTree, *, law: str | Path | Law | None = None, seed: int = 0) -> HeldOut:
@@ -153,8 +159,8 @@ def score(cells: pd.DataFrame) -> pd.DataFrame:
     (50 %) or .03 (90 %), "not decided" where the se is too wide to tell. width: of the intervals,
     mean over cells. crps, mae (of the median): in probability. nrmse:
     root mean square error of the median over the mean of y, averaged over curves (those with a
-    mean of 0 left out). log_score: mean over cells, in nats. fitted: share of the shots that was
-    fitted, averaged over cells.
+    mean of 0 left out). log_score: mean over the cells that have one, in nats. fitted: share of
+    the shots that was fitted, averaged over cells.
     """
     levels = [float(c[7:-1]) / 100 for c in map(str, cells) if c.startswith("inside ")]
     rows = []

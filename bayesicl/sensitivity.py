@@ -55,6 +55,7 @@ def sensitivity(
     ]
     parts = [share * moved for (moved, _), share in zip(found, weights, strict=True)]
     table = sum(parts[1:], parts[0]).to_dataframe().reset_index()
+    table = table[["hypothesis", "shots", "prior", "likelihood"]]
     table["pareto_k"] = max(k for _, k in found)
     table["diagnosis"] = ""
     strong = table["prior"] >= LIMIT

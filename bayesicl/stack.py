@@ -9,14 +9,14 @@ cannot rank laws.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
-from scipy.stats import binom
 
-from bayesicl.score import HeldOut, held_out, score_draws
+from bayesicl.score import HeldOut, held_out
 from bayesicl.study import Study
 from bayesicl.tree import study_of
 
@@ -25,9 +25,7 @@ GROWTH = 4.0 / 3.0  # from one origin to the next
 STRENGTH = 4.0  # origins that the usual weights count for
 ROUNDS = 20_000
 TOLERANCE = 1e-8
-COLUMNS = ["law", "origin", "cell", "ahead", "log_score", "pit"]
-FAR_OUT = 0.02  # of next cells, should lie outside the mixture's 98 % intervals
-SURPRISING = 0.01  # so many outside, by chance
+COLUMNS = ["law", "origin", "cell", "log_score"]
 
 
 def origins(study: Study) -> list[int]:
@@ -47,31 +45,51 @@ def at_origin(study: Study, k: int) -> Study:
     return replace(study, cells=study.cells.assign(fitted=study.cells["fitted"] & (place < k)))
 
 
-def future(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> pd.DataFrame:
-    """How the fitted cells of a study fared that each of these fits had ahead of it.
+class Ahead(NamedTuple):
+    """What a law says, from the first `origin` cells, of the fitted cells that follow."""
 
-    trees: of the study `at_origin`. One row a law, origin and cell: law, origin (fitted cells),
-    cell, ahead (1 for the next cell of its curve), log_score, pit (randomised).
+    law: str
+    origin: int
+    found: HeldOut
+
+
+def ahead(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> list[Ahead]:
+    """Forecasts of those fitted cells of a study that each of these fits had ahead of it.
+
+    trees: of the study `at_origin`. Fits that failed their gates are left out, and with them, in
+    `weigh` and `mixtures`, the whole origin: its laws could not be compared.
     """
-    seen = set(study.cells.index[study.cells["fitted"]])
-    rows = []
-    for tree in trees:
-        found, origin = held_out(tree, seed=seed), int(study_of(tree).cells["fitted"].sum())
-        y, rng = found.cells["y"].to_numpy(), np.random.default_rng(seed)
-        pit = score_draws(y, found.measured, found.log_score, rng=rng)["pit"]
-        ahead = found.cells.groupby("hypothesis").cumcount() + 1
-        rows += [
-            (tree.attrs["law"], origin, *row)
-            for row in zip(found.cells.index, ahead, found.log_score, pit, strict=True)
-            if row[0] in seen
-        ]
+    seen = study.cells.index[study.cells["fitted"]]
+    return [
+        Ahead(
+            str(tree.attrs["law"]),
+            int(study_of(tree).cells["fitted"].sum()),
+            held_out(tree, seed=seed).among(seen),
+        )
+        for tree in trees
+        if tree.attrs["passed"]
+    ]
+
+
+def future(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> pd.DataFrame:
+    """The log scores of `ahead`: one row a law, origin and cell, with log_score in nats."""
+    return log_scores(ahead(trees, study, seed=seed))
+
+
+def log_scores(forecasts: Iterable[Ahead]) -> pd.DataFrame:
+    """One row a law, origin and cell: law, origin, cell, log_score."""
+    rows = [
+        (law, origin, cell, score)
+        for law, origin, found in forecasts
+        for cell, score in zip(found.cells.index, found.log_score, strict=True)
+    ]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def weigh(
     scores: pd.DataFrame, usual: Mapping[str, float], *, strength: float = STRENGTH
 ) -> dict[str, float]:
-    """Weights of laws from their log scores (`future`); they sum to 1.
+    """Weights of laws from their `log_scores`; they sum to 1.
 
     usual: weights without any scores. Every origin counts as one, whatever lies ahead of it.
     """
@@ -114,57 +132,53 @@ def stacking(
     return w
 
 
-def surprise(scores: pd.DataFrame, weights: Mapping[str, float]) -> str:
-    """What to say where the laws together did not foresee what came next; "" where they did.
-
-    Of the next cell after each origin, too many lie outside the mixture's 98 % intervals: no law
-    here is adequate, and what lies beyond the fit is as little foreseen.
-    """
-    nearest = scores[scores["ahead"] == 1].assign(w=lambda t: t["law"].map(weights))
-    if nearest.empty:
-        return ""
-    by = [nearest["origin"], nearest["cell"]]
-    pit = (nearest["pit"] * nearest["w"]).groupby(by).sum() / nearest["w"].groupby(by).sum()
-    out = int(((pit < FAR_OUT / 2) | (pit > 1 - FAR_OUT / 2)).sum())
-    if binom.sf(out - 1, len(pit), FAR_OUT) >= SURPRISING:
-        return ""
-    return (
-        f"ALARM: {out} of {len(pit)} fitted cells lie outside the 98 % intervals that the cells "
-        "before them gave: no law here is adequate; lean on none of these bands"
-    )
+def mixtures(
+    forecasts: Iterable[Ahead], weights: Mapping[str, float], *, seed: int = 0
+) -> list[HeldOut]:
+    """The mixture's forecast from each origin that all laws have passed, the earliest first."""
+    by: dict[int, dict[str, HeldOut]] = {}
+    for law, origin, found in forecasts:
+        by.setdefault(origin, {})[law] = found
+    whole = [by[k] for k in sorted(by) if weights.keys() <= by[k].keys()]
+    return [mix([of[law] for law in weights], list(weights.values()), seed=seed) for of in whole]
 
 
 def mix(parts: Sequence[HeldOut], weights: Sequence[float], *, seed: int = 0) -> HeldOut:
     """The mixture's forecast of held-out cells."""
-    rng = np.random.default_rng(seed)
-    n = min(len(part.measured) for part in parts)
-    take = shares(weights, n)
-    measured, curve = [], []
-    for part, m in zip(parts, take, strict=True):
-        rows = rng.choice(len(part.measured), m, replace=False)
-        measured.append(part.measured[rows])
-        curve.append(part.curve[rows])
+    rows = chosen([len(part.measured) for part in parts], weights, seed=seed)
+    picked = list(zip(parts, rows, strict=True))
+    measured = np.concatenate([part.measured[own] for part, own in picked])
+    curve = np.concatenate([part.curve[own] for part, own in picked])
     density = [np.log(w) + part.log_score for part, w in zip(parts, weights, strict=True) if w > 0]
     log_score = np.asarray(logsumexp(density, axis=0))
-    return HeldOut(parts[0].cells, np.concatenate(measured), np.concatenate(curve), log_score)
+    return HeldOut(parts[0].cells, measured, curve, log_score)
 
 
 def mix_predictions(
     parts: Sequence[xr.Dataset], weights: Sequence[float], *, seed: int = 0
 ) -> xr.Dataset:
     """The mixture of predictions at the same shots: a Dataset as of `predict`, of one chain."""
-    rng = np.random.default_rng(seed)
-    n = min(part.sizes["chain"] * part.sizes["draw"] for part in parts)
+    sizes = [part.sizes["chain"] * part.sizes["draw"] for part in parts]
     picked = []
-    for part, m in zip(parts, shares(weights, n), strict=True):
+    for part, rows in zip(parts, chosen(sizes, weights, seed=seed), strict=True):
         one = part.drop_vars(["belief", "believed"], errors="ignore")
         one = one.stack(sample=("chain", "draw"), create_index=False)
-        some = one.isel(sample=rng.choice(one.sizes["sample"], m, replace=False))
-        picked.append(some.drop_vars(["chain", "draw"]))
+        picked.append(one.isel(sample=rows).drop_vars(["chain", "draw"]))
     whole = xr.concat(picked, "sample", data_vars="minimal", coords="minimal", join="exact")
-    whole = whole.rename(sample="draw").expand_dims(chain=[0]).assign_coords(draw=np.arange(n))
+    whole = whole.rename(sample="draw").expand_dims(chain=[0])
+    whole = whole.assign_coords(draw=np.arange(whole.sizes["draw"]))
     order = ("chain", "draw", "hypothesis", "shots")
     return whole.transpose(*order).assign_attrs(parts[0].attrs)
+
+
+def chosen(sizes: Sequence[int], weights: Sequence[float], *, seed: int = 0) -> list[np.ndarray]:
+    """Which draws of each part make a mixture: as many in all as the smallest part has.
+
+    sizes: draws of each part. One array of positions a part, each position at most once.
+    """
+    rng = np.random.default_rng(seed)
+    counts = shares(weights, min(sizes))
+    return [rng.choice(n, m, replace=False) for n, m in zip(sizes, counts, strict=True)]
 
 
 def shares(weights: Sequence[float], n: int) -> np.ndarray:

@@ -15,17 +15,23 @@ if TYPE_CHECKING:
     from bayesicl.curves import Curves
 
 STACK = "stack"
-KEPT = 250  # draws a chain of a fit at an origin
+KEPT = 500  # draws a chain of a fit at an origin
 
 
 @dataclass(frozen=True)
 class Stacked:
-    """A study's fits under the laws of the stack, and their weights. alarm: "" if all is well."""
+    """A study's fits under the laws of the stack, and their weights.
+
+    alarms: why no law is adequate (see `alarm`). factor: by which bands are then wider. left_out:
+    what to say of fits at origins that failed their gates; "" if none did.
+    """
 
     study: str
     trees: "list[xr.DataTree]"
     weights: list[float]
-    alarm: str
+    alarms: list[str]
+    factor: float
+    left_out: str
 
     @property
     def laws(self) -> list[str]:
@@ -35,12 +41,13 @@ class Stacked:
 
 def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> Iterator[Stacked]:
     """Fit, weigh, and give one study after the other; `failures` takes why some fits are not."""
+    from bayesicl.alarm import alarms, needed
     from bayesicl.curves import Curves
     from bayesicl.files import load
     from bayesicl.law import load_law
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
-    from bayesicl.stack import at_origin, future, origins, surprise, weigh
+    from bayesicl.stack import ahead, at_origin, log_scores, mixtures, origins, weigh
 
     usual = load_population(NAME).weights
     laws = [load_law(law) for law in usual]
@@ -66,7 +73,22 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
         if not trees:
             continue
-        scores = future(map(load, earlier.get(study.label, [])), study, seed=args.seed)
-        weights = weigh(scores, {law: usual[law] for law in trees})
-        alarm = surprise(scores, weights)
-        yield Stacked(study.label, list(trees.values()), [weights[law] for law in trees], alarm)
+        before = [load(path) for path in earlier.get(study.label, [])]
+        found = ahead(before, study, seed=args.seed)
+        prior = {law: usual[law] for law in trees}
+        weights = weigh(log_scores(found), prior)
+        mixed = mixtures(found, weights, seed=args.seed)
+        heaviest = sorted(trees, key=lambda law: -weights[law])
+        told = alarms([trees[law] for law in heaviest], [prior[law] for law in heaviest], mixed)
+        failed = len(before) - len(found)
+        yield Stacked(
+            study.label,
+            list(trees.values()),
+            [weights[law] for law in trees],
+            told,
+            needed(mixed) if told else 1.0,
+            f"not converged, and left out with their origins: {failed} of {len(before)} fits by "
+            f"which the laws of {study.label} are weighed"
+            if failed
+            else "",
+        )

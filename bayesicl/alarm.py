@@ -1,0 +1,170 @@
+"""When no law is adequate: what says so, and by how much bands must then be wider.
+
+Three things ring, each 1 time in 100 or less where a law of the stack and its prior hold:
+
+- the fitted cells conflict with the prior (Box 1980; Evans & Moshonov 2006, "Checking for
+  prior-data conflict"): fewer than 1 % of the curves that the prior draws lie as far from the rest
+  as they do;
+- they were not foreseen. Each stretch of cells, from one origin to the next, is compared in the
+  same way with what the fit to the cells before it draws. Such shares are uniform and independent
+  of each other, however much the cells of one stretch go together. The least of them is judged by
+  how small the least of so many would be (Sidak);
+- they fall beyond noise where the law cannot.
+
+When one rings, spreads of the forecast about its median are multiplied, outside the fitted shots,
+by the factor that gives the forecasts from the origins the best score (`needed`), never by less
+than 1.
+"""
+
+import json
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from bayesicl.errors import FALL
+from bayesicl.score import HeldOut
+from bayesicl.stack import chosen
+from bayesicl.tree import remarks
+
+RARE = 0.01
+RIDGE = 0.05  # of a cell's variance: cells that go together exactly would tell nothing of y
+FINEST = 1e-3  # sd of a forecast, in probability: a share of items is not known better
+
+
+def oddness(y: np.ndarray, draws: np.ndarray) -> float:
+    """Share of the draws that lie at least as far from the rest as y does, y among them.
+
+    y: (cells,). draws: (n, cells), of the same cells together. Far is by Mahalanobis' distance in
+    the n + 1 taken together, so that y, where it is one more draw, has any rank as often as
+    another: the share is uniform, in [1 / (n + 1), 1].
+
+    >>> import numpy as np
+    >>> draws = np.random.default_rng(0).normal(size=(999, 2))
+    >>> oddness(np.array([9.0, 9.0]), draws), oddness(np.zeros(2), draws) > 0.9
+    (0.001, True)
+    """
+    z = np.vstack([y, draws])
+    z = z - z.mean(axis=0)
+    scale = z.std(axis=0)
+    z = z / np.where(scale > 0, scale, 1.0)
+    covariance = z.T @ z / len(z) + RIDGE * np.eye(z.shape[1])
+    distance = np.sum(z * np.linalg.solve(covariance, z.T).T, axis=1)
+    return float(np.mean(distance >= distance[0] * (1 - 1e-9)))
+
+
+def conflict(trees: Sequence[xr.DataTree], weights: Sequence[float], *, seed: int = 0) -> float:
+    """`oddness` of the fitted cells among what is measured of curves from the prior.
+
+    trees: fits of one study, whose priors are mixed by these weights.
+    """
+    parts = [tree["prior_predictive"]["y"].transpose("chain", "draw", "cell") for tree in trees]
+    arrays = [part.to_numpy().reshape(-1, part.sizes["cell"]) for part in parts]
+    rows = chosen([len(x) for x in arrays], weights, seed=seed)
+    draws = np.concatenate([x[own] for x, own in zip(arrays, rows, strict=True)])
+    return oddness(trees[0]["observed_data"]["y"].to_numpy(), draws)
+
+
+def stretches(forecasts: Sequence[HeldOut]) -> list[tuple[HeldOut, float]]:
+    """Each stretch of cells from one origin to the next, and its `oddness` as seen from there.
+
+    forecasts: of all fitted cells ahead of each origin, the earliest origin first (`mixtures`).
+    """
+    found = []
+    for i, here in enumerate(forecasts):
+        cells = here.cells.index
+        if i + 1 < len(forecasts):
+            cells = cells.difference(forecasts[i + 1].cells.index)
+        own = here.among(cells)
+        found.append((own, oddness(own.cells["y"].to_numpy(), own.measured)))
+    return found
+
+
+def alarms(
+    trees: Sequence[xr.DataTree], prior: Sequence[float], forecasts: Sequence[HeldOut] = ()
+) -> list[str]:
+    """Why no law here is adequate, each reason in a sentence; none where all seems well.
+
+    trees: fits of one study under the laws of a stack, or under one law; the first is asked for
+    falls. prior: weights of the laws before any of them was tried. forecasts: see `stretches`.
+    """
+    found = []
+    if (share := conflict(trees, prior)) < RARE:
+        found.append(
+            "the fitted cells conflict with the prior: of the curves that it expects, "
+            f"{_share(share)} lie as far from the rest"
+        )
+    if odd := stretches(forecasts):
+        stretch, least = min(odd, key=lambda pair: pair[1])
+        if 1 - (1 - least) ** len(odd) < RARE:
+            shots = stretch.cells["shots"]
+            found.append(
+                f"what was measured at {_span(shots.min(), shots.max())} shots was not foreseen "
+                f"from the cells before: of the forecasts, {_share(least)} lie as far from the rest"
+            )
+    return found + remarks(trees[0].attrs, FALL)
+
+
+def needed(forecasts: Sequence[HeldOut]) -> float:
+    """The factor on spreads about medians that gives forecasts from origins the best score; >= 1.
+
+    That is the score of Dawid & Sebastiani (1999), log(sd^2) + (error / sd)^2, summed over cells,
+    each origin counting as one: its best factor is the root mean square of error / sd. 1 where
+    there is no forecast.
+    """
+    squares = []
+    for found in forecasts:
+        error = found.cells["y"].to_numpy() - np.median(found.measured, axis=0)
+        sd = np.maximum(found.measured.std(axis=0), FINEST)
+        squares.append(np.mean((error / sd) ** 2))
+    return max(1.0, float(np.sqrt(np.mean(squares)))) if squares else 1.0
+
+
+def widened(prediction: xr.Dataset, factor: float) -> xr.Dataset:
+    """A prediction (of `predict`), wider about its median at shots that were not fitted.
+
+    Draws there lie `factor` times as far from it, cut at 0 and 1. attrs["bands"] says so.
+    """
+    if factor == 1:
+        return prediction
+
+    def spread(x: xr.DataArray) -> xr.DataArray:
+        middle = x.median(("chain", "draw"))
+        far = (middle + factor * (x - middle)).clip(0.0, 1.0)
+        return x.where(prediction["within"], far).transpose(*x.dims)
+
+    words = json.loads(prediction.attrs["bands"])
+    wider = f"{factor:.2g} times as wide beyond the fit"
+    words = {name: f"{text}, {wider}" for name, text in words.items()}
+    return prediction.map(spread).assign_attrs(prediction.attrs | {"bands": json.dumps(words)})
+
+
+def widened_cells(found: HeldOut, factor: float) -> HeldOut:
+    """The same of held-out cells; what is widened has no density any more."""
+    if factor == 1:
+        return found
+
+    def spread(x: np.ndarray) -> np.ndarray:
+        middle = np.median(x, axis=0)
+        return np.clip(middle + factor * (x - middle), 0.0, 1.0)
+
+    log_score = np.full_like(found.log_score, np.nan)
+    return HeldOut(found.cells, spread(found.measured), spread(found.curve), log_score)
+
+
+def in_words(reasons: Sequence[str], factor: float) -> str:
+    """What `alarms` found, and what became of the bands; "" where nothing was found."""
+    if not reasons:
+        return ""
+    meant = "No law here is adequate: lean on no band"
+    if factor > 1:
+        meant += f", though those beyond the fit are {factor:.2g} times as wide as the laws' own"
+    return f"ALARM: {'; '.join(reasons)}. {meant}."
+
+
+def _share(share: float) -> str:
+    return f"{100 * share:.1f} %"
+
+
+def _span(first: float, last: float) -> str:
+    return f"{first:g}" if first == last else f"{first:g} to {last:g}"

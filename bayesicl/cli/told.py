@@ -1,0 +1,172 @@
+"""What `forecast` tells of one fit or stack after the other."""
+
+import argparse
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bayesicl.cli import common
+from bayesicl.cli.fit import fit_table
+from bayesicl.cli.stacks import STACK, Stacked, stacks
+from bayesicl.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from bayesicl.curves import Curves
+
+
+@dataclass
+class Told:
+    """What is told of one fit or stack: who it is, what it predicts, and how that fared.
+
+    named: study and law. cells: scores of what was held out, if anything was. sensitivity: of
+    the mean curve to the prior. complaint: why a fit is not to be relied on. alarms: why its law is
+    not. factor: by which its bands are wider for that.
+    """
+
+    named: dict[str, str]
+    prediction: "xr.Dataset"
+    cells: "pd.DataFrame | None"
+    sensitivity: "pd.DataFrame"
+    complaint: str
+    alarms: list[str]
+    factor: float = 1.0
+
+
+def told_of(
+    args: argparse.Namespace, failures: list[str], weights: "list[pd.DataFrame]"
+) -> Iterator[Told]:
+    """One fit or stack after the other.
+
+    `failures` takes why some fits are not there, `weights` those of the stacks' laws.
+    """
+    import pandas as pd
+
+    from bayesicl.forecast import curve_shots
+
+    grid = sorted({*args.shots, *curve_shots(max(args.shots))})  # of paths, to see them cross
+    if STACK not in args.law:
+        if args.plot is not None:
+            raise InputError(f"--plot is for --law {STACK}; draw fits with bayesicl plot")
+        for tree in _fits(args, failures):
+            yield _of_fit(tree, args, grid)
+        return
+    if len(args.law) > 1:
+        raise InputError(f"--law {STACK} stands alone: it has laws of its own")
+    if args.noise is not None or args.backgrounds != 1:
+        raise InputError(
+            f"--law {STACK} has its own noise and one background: leave out --noise and "
+            "--backgrounds"
+        )
+    if args.plot is not None:
+        common.writable_folder(args.plot, "--plot")
+    for stack in stacks(_table(args), args, failures):
+        table = {"study": stack.study, "law": stack.laws, "weight": stack.weights}
+        weights.append(pd.DataFrame(table))
+        yield _of_stack(stack, args, grid)
+
+
+def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> Told:
+    from bayesicl.alarm import alarms
+    from bayesicl.forecast import predict
+    from bayesicl.score import score_cells
+    from bayesicl.sensitivity import sensitivity
+    from bayesicl.tree import label, law_label
+
+    # Beside saved fits --law tells where a law is; a table's fits know it.
+    law = args.law[0] if args.law != ["paper"] and args.out is None else None
+    cells = None
+    if not tree["study"]["fitted"].all():
+        cells = score_cells(tree, law=law, seed=args.seed)
+    prediction = predict(tree, grid, law=law, seed=args.seed)
+    named = {"study": label(tree), "law": law_label(tree)}
+    moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
+    return Told(named, prediction, cells, moved, common.complaint(tree), alarms([tree], [1.0]))
+
+
+def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told:
+    import numpy as np
+
+    from bayesicl.alarm import in_words, widened, widened_cells
+    from bayesicl.files import file_name
+    from bayesicl.forecast import predict
+    from bayesicl.plot import plot_stack, save_figure
+    from bayesicl.score import held_out, scored
+    from bayesicl.sensitivity import sensitivity
+    from bayesicl.stack import mix, mix_predictions
+    from bayesicl.tree import study_of
+
+    cells = None
+    if not stack.trees[0]["study"]["fitted"].all():
+        parts = [held_out(tree, seed=args.seed) for tree in stack.trees]
+        whole = mix(parts, stack.weights, seed=args.seed)
+        rng = np.random.default_rng(args.seed)
+        cells = scored(widened_cells(whole, stack.factor), STACK, rng)
+    predictions = [predict(tree, grid, seed=args.seed) for tree in stack.trees]
+    prediction = mix_predictions(predictions, stack.weights, seed=args.seed)
+    prediction = widened(prediction, stack.factor)
+    if args.plot is not None:
+        alarm = in_words(stack.alarms, stack.factor)
+        figure = plot_stack(stack.trees, predictions, stack.weights, prediction, alarm=alarm)
+        name = f"{file_name(study_of(stack.trees[0]), STACK)}.png"
+        common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
+    return Told(
+        {"study": stack.study, "law": STACK},
+        prediction,
+        cells,
+        sensitivity(stack.trees, [one.sel(shots=args.shots) for one in predictions], stack.weights),
+        "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out])),
+        stack.alarms,
+        stack.factor,
+    )
+
+
+def _fits(args: argparse.Namespace, failures: list[str]) -> "Iterable[xr.DataTree]":
+    """Saved fits, or the table's once they are made; `failures` takes why some are not."""
+    from bayesicl.files import load
+    from bayesicl.store import load_each
+
+    first = Path(args.source[0])
+    if _holds_fits(args.source[0]):
+        parser = common.Parser()
+        common.add_table_options(parser)
+        common.add_fit_options(parser)
+        for option, default in {**vars(parser.parse_args([])), "out": None}.items():
+            if getattr(args, option) != default and option not in ("law", "seed"):
+                flag = "--" + option.replace("_", "-")
+                raise InputError(f"{flag} is for a table, and {first} holds fits; leave it out")
+        if args.law != ["paper"] and not args.law[0].endswith(".py"):
+            raise InputError(
+                f"--law {args.law[0]}: beside fits it says where your own law's file is; name the "
+                "fits that you want instead"
+            )
+        return load_each(args.source)
+    rows = fit_table(_table(args), args)
+    failures.extend(row.failure for row in rows)
+    return (load(row.path) for row in rows if not row.failure)
+
+
+def _table(args: argparse.Namespace) -> "Curves":
+    """The table that is to be fitted, once all that it takes is there."""
+    first = args.source[0]
+    if len(args.source) > 1:
+        raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
+    if _holds_fits(first):
+        raise InputError(f"--law {STACK} fits a table, and {first} holds fits; give the table")
+    curves = common.read_table(args, first)
+    if args.fit_shots is None and args.fit_points is None and args.law != [STACK]:
+        raise InputError(
+            f"{first} is a table: say how much of each curve to fit, such as --fit-shots 25%"
+        )
+    if args.out is None:
+        raise InputError(f"{first} is a table: say where its fits go with --out DIR")
+    if args.keep_draws == 0:
+        raise InputError("--keep-draws none: predictions need draws; leave it out")
+    return curves
+
+
+def _holds_fits(source: str) -> bool:
+    return Path(source).is_dir() or Path(source).suffix in (".nc", ".zarr")

@@ -1,0 +1,100 @@
+"""The forecast of a stack: its laws, their weights, the mixture's bands, and its alarm."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import matplotlib
+import xarray as xr
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from bayesicl.plot_parts import (
+    GREY,
+    OUTER,
+    SHADES,
+    STYLE,
+    chance_lines,
+    colour,
+    dividers,
+    key_below,
+    marker,
+    mean_curve,
+    measured,
+    not_converged,
+    outcome,
+    over_draws,
+    probability_axis,
+    shots_axis,
+    split_shots,
+    titled,
+)
+from bayesicl.tree import label, law_label, study_of
+
+LEVELS = (0.9, 0.8, 0.5)
+
+
+def plot_stack(
+    trees: Sequence[xr.DataTree],
+    predictions: Sequence[xr.Dataset],
+    weights: Sequence[float],
+    prediction: xr.Dataset,
+    *,
+    alarm: str = "",
+) -> Figure:
+    """Measured cells, the mixture's mean curve with its bands, and each law's own median.
+
+    Shots stand on the scale of log(1 + shots), over which the laws' misfit grows.
+
+    Args:
+        trees: fits of one study of one curve, a law each.
+        predictions: of each (`predict`), at the same two shots or more.
+        weights: of the laws; they sum to 1.
+        prediction: the mixture's (`mix_predictions`, `widened`).
+        alarm: what to say where no law is adequate (`alarm.in_words`).
+    """
+    study, shots = study_of(trees[0]), prediction["shots"].to_numpy()
+    words = json.loads(prediction.attrs["bands"])
+    cells, held_out = study.cells, not study.cells["fitted"].to_numpy().all()
+    tones = [colour(i) for i in range(1, 1 + len(trees))]
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(8, 5.6), layout="constrained")
+        ax = figure.add_subplot()
+        mean_curve(ax, prediction["mean"].isel(hypothesis=0), 0, "stack", levels=LEVELS)
+        for edge in over_draws(prediction["replicate"].isel(hypothesis=0), OUTER):
+            ax.plot(shots, edge, color=colour(0), linewidth=0.8, linestyle="--", label="replicate")
+        for one, tone in zip(predictions, tones, strict=True):
+            middle = over_draws(one["mean"].isel(hypothesis=0), 0.5)
+            ax.plot(shots, middle, color=tone, linewidth=1.1, linestyle="-.", label="law")
+        measured(ax, cells, 0, "stack")
+        probability_axis(ax, outcome(study), ax.dataLim.y1)
+        chance = chance_lines(ax, cells)
+        shots_axis(ax, 0, max(shots[-1], cells["shots"].max()), log=True)
+        dividers(ax, split_shots(cells, log=True, until=shots[-1]))
+        key = _key(words, bool(held_out))
+        for tree, weight, tone in zip(trees, weights, tones, strict=True):
+            text = f"median, {law_label(tree)}, weight {weight:.2f}"
+            key.append(Line2D([], [], color=tone, linewidth=1.1, linestyle="-.", label=text))
+        if chance:
+            key.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label=chance))
+        key_below(figure, key)
+        titled(figure, label(trees[0]), "stack", [alarm, *map(not_converged, trees)])
+    return figure
+
+
+def _key(words: Mapping[str, str], held_out: bool) -> list[Line2D | Patch]:
+    """Entries of the legend but for laws. words: what each band is of."""
+    tone, mean = colour(0), words["mean"]
+    dot = {"marker": marker(0), "linestyle": "", "color": tone, "markersize": 5}
+    entries: list[Line2D | Patch] = [Line2D([], [], label="measured, ± 1 standard error", **dot)]
+    if held_out:
+        entries.append(Line2D([], [], markerfacecolor="white", label="measured, held out", **dot))
+    entries.append(Line2D([], [], color=tone, linewidth=1.6, label=f"median, {mean}"))
+    light = 1.0
+    for level in LEVELS:  # the narrower lie on the wider
+        light *= 1 - SHADES[level]
+        text = f"{100 * level:g} % interval, {mean}"
+        entries.append(Patch(color=tone, alpha=1 - light, linewidth=0, label=text))
+    text = f"90 % interval, {words['replicate']}"
+    entries.append(Line2D([], [], color=tone, linewidth=0.8, linestyle="--", label=text))
+    return entries
