@@ -163,7 +163,7 @@ def in_words(reasons: Sequence[str], factor: float) -> str:
 
 
 def _share(share: float) -> str:
-    return f"{100 * share:.1f} %"
+    return f"{100 * share:.2g} %"
 
 
 def _span(first: float, last: float) -> str:

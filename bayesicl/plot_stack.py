@@ -28,10 +28,12 @@ from bayesicl.plot_parts import (
     shots_axis,
     split_shots,
     titled,
+    wrap,
 )
 from bayesicl.tree import label, law_label, study_of
 
 LEVELS = (0.9, 0.8, 0.5)
+WIDE = 52  # characters to a line of the legend's two columns
 
 
 def plot_stack(
@@ -73,7 +75,7 @@ def plot_stack(
         dividers(ax, split_shots(cells, log=True, until=shots[-1]))
         key = _key(words, bool(held_out))
         for tree, weight, tone in zip(trees, weights, tones, strict=True):
-            text = f"median, {law_label(tree)}, weight {weight:.2f}"
+            text = wrap(f"median, {law_label(tree)}, weight {weight:.2f}", WIDE)
             key.append(Line2D([], [], color=tone, linewidth=1.1, linestyle="-.", label=text))
         if chance:
             key.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label=chance))
@@ -89,12 +91,12 @@ def _key(words: Mapping[str, str], held_out: bool) -> list[Line2D | Patch]:
     entries: list[Line2D | Patch] = [Line2D([], [], label="measured, ± 1 standard error", **dot)]
     if held_out:
         entries.append(Line2D([], [], markerfacecolor="white", label="measured, held out", **dot))
-    entries.append(Line2D([], [], color=tone, linewidth=1.6, label=f"median, {mean}"))
+    entries.append(Line2D([], [], color=tone, linewidth=1.6, label=wrap(f"median, {mean}", WIDE)))
     light = 1.0
     for level in LEVELS:  # the narrower lie on the wider
         light *= 1 - SHADES[level]
-        text = f"{100 * level:g} % interval, {mean}"
+        text = wrap(f"{100 * level:g} % interval, {mean}", WIDE)
         entries.append(Patch(color=tone, alpha=1 - light, linewidth=0, label=text))
-    text = f"90 % interval, {words['replicate']}"
+    text = wrap(f"90 % interval, {words['replicate']}", WIDE)
     entries.append(Line2D([], [], color=tone, linewidth=0.8, linestyle="--", label=text))
     return entries

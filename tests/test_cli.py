@@ -297,6 +297,7 @@ def refused(result, words):
             ["--law stack stands alone"],
         ),
         (["fit", "TABLE", "--out", "new", "--law", "stack"], ["bayesicl forecast TABLE --law"]),
+        (["forecast", "FITS", "--plot", "new"], ["--plot is for --law stack", "bayesicl plot"]),
         (["fit", "TABLE", "--out", "new", "--law", "bounded@population"], ["knows no law 'bound"]),
         (["fit", "TABLE", "--out", "new", "--law", "hill@no.json"], ["prior 'no.json': no such"]),
         (
@@ -491,6 +492,80 @@ def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):
     assert tables["scores"][0]["cells"] == 5
     assert tables["scores"][0]["se 90%"] is None  # one curve has no standard error
     assert tables["scores"][0]["fitted"] == pytest.approx(24 / 29)
+
+
+def test_forecast_of_fits_whose_law_has_moved(tmp_path, capsys):
+    """Predictions, scores and sensitivities all ask for the law."""
+    law = tmp_path / "mine.py"
+    law.write_text(simulate.STRAIGHT)
+    table_of(0.8, 1).to_csv(tmp_path / "curves.csv", index=False)
+    short = ["--law", law, "--fit-points", "25", "--warmup", "200", "--draws", "300"]
+    run(capsys, "fit", tmp_path / "curves.csv", "--out", tmp_path / "fits", *short)
+    _, before, _ = run(capsys, "forecast", tmp_path / "fits", "--shots", "0,50", "--json")
+    moved = law.rename(tmp_path / "moved.py")
+    refused(
+        run(capsys, "forecast", tmp_path / "fits"), ["'straight'", "no longer there", "--law PATH"]
+    )
+    command = ["forecast", tmp_path / "fits", "--shots", "0,50", "--law", moved, "--json"]
+    code, after, _ = run(capsys, *command)
+    assert code == 0
+    assert after == before
+    assert {"prior", "likelihood", "pareto_k"} <= set(json.loads(after)["curves"][0])
+
+
+def test_stack_of_a_curve_that_collapses(tmp_path, capsys):
+    """Too short to pass: fits at origins are left out, and bands cannot be wider; alarms ring."""
+    p = [0.3, 0.8, 0.8, 0.8, 0.01, 0.01]
+    table = pd.DataFrame({"shots": 2 ** np.arange(6), "correct": np.multiply(p, 200).round()})
+    table.assign(task="falls", total=200).to_csv(tmp_path / "curve.csv", index=False)
+    code, out, err = run(
+        capsys, "forecast", tmp_path / "curve.csv", "--law", "stack", "--out", tmp_path / "fits",
+        "--plot", tmp_path / "figures", "--shots", "0,500", "--json",
+        "--chains", "2", "--warmup", "100", "--draws", "100",
+    )  # fmt: skip
+    assert code == 3
+    assert "left out with their origins: 9 of 9 fits by which the laws of falls are" in err
+    tables = json.loads(out)
+    rung = pd.DataFrame(tables["alarms"])
+    assert (rung["widened"] == 1).all()
+    assert rung["alarm"].str.contains("conflict with the prior").any()
+    assert rung["alarm"].str.contains("cannot fall").sum() == 1
+    assert sum(row["weight"] for row in tables["weights"]) == pytest.approx(1)
+    [figure] = (tmp_path / "figures").iterdir()
+    assert figure.name.startswith("falls_stack")
+    assert str(figure) in err
+
+
+def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
+    """Ten tasks of two models that rise at their own pace, as measured curves do."""
+    rng, shots = np.random.default_rng(5), np.array([0, 1, 2, 4, 8, 16, 32])
+    tables = []
+    for i in range(10):
+        ceiling, start, rate = rng.uniform(0.6, 0.95), rng.uniform(0.1, 0.4), rng.uniform(0.4, 1.2)
+        p = ceiling - (ceiling - start) * (shots + 1.0) ** -rate
+        tables.append(
+            pd.DataFrame({"model": f"m{i % 2}", "task": f"t{i}", "shots": shots, "total": 250})
+            .assign(correct=rng.binomial(250, p))
+        )  # fmt: skip
+    pd.concat(tables).to_csv(tmp_path / "many.csv", index=False)
+    tables[0].query("shots < 10").assign(task="new").to_csv(tmp_path / "new.csv", index=False)
+    cheap = ["--warmup", "300", "--draws", "500", "--executor", "here"]
+    many = [tmp_path / "many.csv", "--out", tmp_path / "fits", "--law", "hill", *cheap]
+    run(capsys, "fit", *many)
+    prior = tmp_path / "mine.json"
+    code, out, _ = run(capsys, "learn", tmp_path / "fits", "--out", prior, "--weigh-by", "model")
+    assert code in (0, 3)  # fits that failed their gates are named and left out
+    assert f"use it as LAW@{prior}" in out
+    record = json.loads(prior.read_text())
+    assert record["laws"]["hill"]["sites"] == ["gamma", "beta", "n_0", "k"]
+    assert 8 <= record["laws"]["hill"]["curves"] <= 10
+    ceiling = 1 / (1 + np.exp(-record["laws"]["hill"]["centre"][0]))
+    assert 0.6 < ceiling < 0.98
+    under = [f"hill@{prior}", "--fit-points", "4", "--out", tmp_path / "held", *cheap]
+    code, out, _ = run(capsys, "forecast", tmp_path / "new.csv", "--json", "--law", *under)
+    tables = json.loads(out)
+    assert tables["curves"][0]["law"] == "hill@mine"
+    assert [cell["shots"] for cell in tables["cells"]] == [8]
 
 
 def test_contrast(fitted, capsys):

@@ -32,13 +32,14 @@ from bayesicl import (
 from bayesicl.chains import Chains, State
 from bayesicl.device import precision
 from bayesicl.engine import Engine
+from bayesicl.errors import FALL, FEW
 from bayesicl.fit import Fitter, _fall, attributes, warn_misfits
 from bayesicl.law import TYINGS, Law
 from bayesicl.noises import NOISES
 from bayesicl.plan import distinct, plan
 from bayesicl.program import arrays
 from bayesicl.retry import apart, attempts
-from bayesicl.tree import content_key, law_of, study_of
+from bayesicl.tree import content_key, law_of, remarks, study_of
 
 reuse_engines = simulate.reuse_engines  # a fixture
 gates = importlib.import_module("bayesicl.diagnose")  # `bayesicl.diagnose` is the function
@@ -613,8 +614,9 @@ def counts(p, total, rng, replicates=1, **more):
 
 def test_fewer_cells_than_parameters(rng):
     study = counts([0.2, 0.5, 0.6], 30, rng)
-    with pytest.warns(CurveWarning, match="3 cells for the 4 parameters of scoring"):
+    with pytest.warns(CurveWarning, match="3 cells for the 4 parameters of scoring") as caught:
         warn_misfits(study, load_law("scoring"), 4)
+    assert caught[0].message.kind == FEW
     with pytest.warns(CurveWarning, match="3 cells for the 5 parameters of scoring"):
         warn_misfits(study, load_law("scoring"), 5)
     with warnings.catch_warnings():
@@ -628,8 +630,9 @@ def test_fall_beyond_noise(rng, path):
         CurveWarning,
         match=r"falls from a mean of 0\.\d\d at 24 to 32 shots to a mean of 0\.\d\d at 36 to 44 "
         "shots; law power cannot fall",
-    ):
+    ) as caught:
         warn_misfits(study, load_law("power"), 3)
+    assert caught[0].message.kind == FALL
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warn_misfits(study, load_law(path), 2)  # it may fall
@@ -657,12 +660,15 @@ def test_few_false_alarms_of_a_fall(rng):
 
 def test_fit_warns_and_keeps_the_warning(path, monkeypatch):
     def warn(study, law, backgrounds):
-        warnings.warn(f"{study.label}, {law.name}: beware", CurveWarning, stacklevel=2)
+        warnings.warn(CurveWarning(f"{study.label}, {law.name}: beware", FALL), stacklevel=2)
 
     monkeypatch.setattr(importlib.import_module("bayesicl.fit"), "warn_misfits", warn)
     with pytest.warns(CurveWarning, match=r"lm \| rises, straight: beware"):
         [tree] = fit(given(rises=Y), path, settings=SHORT)
     assert json.loads(tree.attrs["warnings"]) == ["lm | rises, straight: beware"]
+    assert remarks(tree.attrs, FALL) == ["lm | rises, straight: beware"]
+    assert remarks(tree.attrs, FEW) == []
+    assert remarks({"warnings": tree.attrs["warnings"]}, FALL) == []  # of before kinds were kept
 
 
 # Files

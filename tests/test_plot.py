@@ -23,6 +23,7 @@ from bayesicl.plot import (
     plot_curves,
     plot_forest,
     plot_ppc,
+    plot_stack,
     save_figure,
 )
 from bayesicl.plot_check import pit
@@ -95,6 +96,7 @@ def make_tree(study, rng, *, law="power", passed=1, failures=(), **posterior):
         "noise": "beta-binomial", "backgrounds": 1, "passed": passed, "settings": "{}",
         "diagnostics": json.dumps({"failures": list(failures)}),
         "law_parameters": json.dumps([name for name in sites if name != "scatter"]),
+        "warnings": "[]", "warning_kinds": "[]",
     }  # fmt: skip
     return tree
 
@@ -297,6 +299,47 @@ def test_a_fit_that_did_not_converge_says_so(plot, rng):
     figure = plot(tree, **({} if plot is plot_ppc else settings))
     last = figure.get_suptitle().split("\n")[-1]
     assert last == "not converged: R-hat 1.2; 3 divergent"
+
+
+def test_a_fall_is_an_alarm_on_the_figure(rng):
+    tree = make_tree(study(), rng)
+    tree.attrs |= {"warnings": '["falls; law power cannot fall"]', "warning_kinds": '["fall"]'}
+    figure = plot_curves(tree, prediction=make_prediction(tree, rng))
+    assert figure.get_suptitle().split("\n")[-1] == "ALARM: falls; law power cannot fall"
+
+
+def test_stack_shows_laws_with_weights_bands_and_alarm(rng):
+    made = study(fit_points=4, task="t")
+    trees = [
+        make_tree(made, rng),
+        make_tree(made, rng, law="scoring", passed=0, failures=["R-hat"]),
+    ]
+    parts = [make_prediction(tree, rng) for tree in trees]
+    figure = plot_stack(trees, parts, [0.25, 0.75], parts[0], alarm="ALARM: beware.")
+    [ax] = figure.axes
+    assert figure.get_suptitle() == "t — stack\nALARM: beware.\nnot converged: R-hat"
+    draws = parts[0]["mean"].to_numpy()[:, :, 0].reshape(-1, 17)
+    levels = {c.get_label(): c for c in ax.collections if "interval" in str(c.get_label())}
+    assert len(levels) == 3
+    ys = levels["80 % interval, mean curve, stack"].get_paths()[0].vertices[:, 1]
+    edges = np.percentile(draws, (10, 90), axis=0)
+    assert (ys.min(), ys.max()) == pytest.approx((edges[0].min(), edges[1].max()))
+    for line, part in zip(lines(ax, "law"), parts, strict=True):
+        own = part["mean"].to_numpy()[:, :, 0].reshape(-1, 17)
+        np.testing.assert_allclose(line.get_ydata(), np.median(own, axis=0))
+    assert legend(figure) == [
+        "measured, ± 1 standard error",
+        "measured, held out",
+        "median, mean curve",
+        "90 % interval, mean curve",
+        "80 % interval, mean curve",
+        "50 % interval, mean curve",
+        "90 % interval, one new run of 20 new items",
+        "median, power, weight 0.25",
+        "median, scoring, weight 0.75",
+    ]
+    [(points, _)] = markers(ax, "measured, held out")
+    assert points.get_xdata().tolist() == SHOTS[4:]
 
 
 def test_long_names_wrap_and_dollars_are_no_formulas(rng):

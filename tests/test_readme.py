@@ -33,7 +33,8 @@ def test_own_data_as_written(tmp_path, monkeypatch, capsys):
             code = stop.code
         assert not code, f"{line}: exit code {code}\n{capsys.readouterr()}"
     assert len(list(Path("fits").glob("*.nc"))) == 2
-    assert list(Path("figures").glob("*.png"))
+    assert len(list(Path("figures").glob("*.png"))) == 3
+    assert len(list(Path("figures").glob("*_stack_*.png"))) == 1
     capsys.readouterr()
     exec(api, {})
     assert "ceiling" in capsys.readouterr().out

@@ -9,7 +9,7 @@ import xarray as xr
 from test_decide import prediction
 
 from bayesicl import Settings, fit, read_curves
-from bayesicl.sensitivity import CONFLICT, WEAK, joint_log_likelihood, sensitivity
+from bayesicl.sensitivity import CONFLICT, UNKNOWN, WEAK, joint_log_likelihood, sensitivity
 
 
 def conjugate(rng, prior_sd, y, n):
@@ -40,6 +40,17 @@ def test_diagnoses_of_a_normal_mean(rng, prior_sd, y, n, diagnosis):
     table = sensitivity([tree], [found])
     assert table["diagnosis"].tolist() == [diagnosis] * 2
     assert table["shots"].tolist() == [0, 1]
+
+
+def test_figures_from_few_heavy_draws_are_not_known(rng):
+    """Log densities so uneven that even a hundredth of them lets few draws count."""
+    tree, found = conjugate(rng, 10.0, 0.5, 50)
+    assert sensitivity([tree], [found])["pareto_k"].max() < 0.5
+    uneven = 100 * rng.exponential(size=(1, 4000))  # to the power .01: tails of shape 1
+    tree["log_prior"] = xr.Dataset({"x": (("chain", "draw"), uneven)})
+    table = sensitivity([tree], [found])
+    assert table["pareto_k"].min() == pytest.approx(1.0, abs=0.3)
+    assert table["diagnosis"].tolist() == [UNKNOWN] * 2
 
 
 def test_a_mixture_is_averaged(rng):

@@ -3,21 +3,25 @@
 import numpy as np
 import pandas as pd
 import pytest
+import xarray as xr
 from scipy import optimize
 from test_decide import prediction
 
 from bayesicl import read_curves
 from bayesicl.score import HeldOut
 from bayesicl.stack import (
-    COLUMNS,
+    Ahead,
+    ahead,
     at_origin,
+    future,
     mix,
     mix_predictions,
+    mixtures,
     origins,
     shares,
-    surprise,
     weigh,
-)  # fmt: skip
+)
+from bayesicl.tree import study_dataset, study_of
 
 USUAL = {"a": 0.5, "b": 0.3, "c": 0.2}
 
@@ -77,26 +81,6 @@ def test_without_scores_weights_are_as_usual(rng):
     assert clear["b"] > 0.9
 
 
-def test_alarm_where_the_next_cells_were_not_foreseen(rng):
-    def told(pit):
-        return pd.DataFrame(
-            [
-                (law, k, k, ahead, 0.0, p)
-                for k, p in enumerate(pit, 3)
-                for law in USUAL
-                for ahead in (1, 2)
-            ],
-            columns=COLUMNS,
-        )
-
-    assert surprise(told(rng.uniform(size=50)), USUAL) == ""
-    assert surprise(told([0.999, 0.5]), USUAL) == ""  # one of two may be chance
-    assert "2 of 3 fitted cells lie outside the 98 %" in surprise(told([0.999, 0.5, 0.001]), USUAL)
-    assert surprise(told([]), USUAL) == ""
-    often = sum(bool(surprise(told(rng.uniform(size=8)), USUAL)) for _ in range(500))
-    assert often < 15  # 1 in 100
-
-
 def held(value, n=400):
     cells = pd.DataFrame({"y": [0.5, 0.6]}, index=[7, 8])
     draws = np.full((n, 2), value)
@@ -109,6 +93,39 @@ def test_origins_where_a_law_broke_down_do_not_count(rng):
     whole = table[table["origin"] > 4]
     assert weigh(lost, USUAL) == pytest.approx(weigh(whole, USUAL))
     assert weigh(table[table["law"] != "a"], USUAL) == pytest.approx(USUAL)
+
+
+def test_fits_that_failed_their_gates_are_left_out(monkeypatch):
+    """Of the others, the cells that were fitted in the end are looked at."""
+    whole = study(8).hold_out(fit_points=6)
+
+    def tree(k, passed):
+        one = xr.DataTree.from_dict({"study": study_dataset(at_origin(whole, k))})
+        one.attrs = {"law": "a", "passed": passed}
+        return one
+
+    def said(tree, *, seed):
+        later = study_of(tree).cells.query("not fitted")
+        draws = np.zeros((5, len(later)))
+        return HeldOut(later, draws, draws, np.arange(float(len(later))))
+
+    monkeypatch.setattr("bayesicl.stack.held_out", said)
+    trees = [tree(3, 1), tree(4, 0), tree(5, 1)]
+    found = ahead(trees, whole)
+    assert [(one.origin, list(one.found.cells.index)) for one in found] == [
+        (3, [3, 4, 5]),
+        (5, [5]),
+    ]
+    assert found[0].found.measured.shape == (5, 3)
+    assert future(trees, whole)["log_score"].tolist() == [0, 1, 2, 0]
+
+
+def test_mixtures_are_of_origins_that_all_laws_have():
+    some = [Ahead("a", 4, held(0.1)), Ahead("b", 4, held(0.2)), Ahead("a", 3, held(0.1))]
+    [one] = mixtures(some, {"a": 0.5, "b": 0.5})
+    assert np.unique(one.measured).tolist() == [0.1, 0.2]
+    two = mixtures([*some, Ahead("b", 3, held(0.9))], {"a": 0.0, "b": 1.0})
+    assert [np.unique(one.measured).tolist() for one in two] == [[0.9], [0.2]]
 
 
 def test_mixture_of_held_out_forecasts():

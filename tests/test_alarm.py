@@ -1,0 +1,162 @@
+"""Alarms: silent where the model holds, heard where it does not; bands as wide as errors ask."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+from scipy import stats
+from test_decide import prediction
+
+from bayesicl.alarm import (
+    alarms,
+    conflict,
+    in_words,
+    needed,
+    oddness,
+    stretches,
+    widened,
+    widened_cells,
+)
+from bayesicl.score import HeldOut
+
+CELLS = 6
+
+
+def paths(rng, n, cells=CELLS):
+    """Curves whose neighbouring cells go together, as draws of a forecast do."""
+    return 0.5 + 0.05 * np.cumsum(rng.standard_normal((n, cells)), axis=1)
+
+
+def forecast(y, draws, first=0):
+    cells = pd.DataFrame({"y": y, "shots": np.arange(first, first + len(y)) ** 2})
+    cells.index = np.arange(first, first + len(y))
+    return HeldOut(cells, draws, draws, np.zeros(len(y)))
+
+
+def forecasts(rng, y):
+    """From 3, 4 and 5 cells, by one who knows how `paths` go on."""
+    whole = []
+    for k in (3, 4, 5):
+        ahead = y[k - 1] + paths(rng, 800, len(y) - k) - 0.5
+        whole.append(forecast(y[k:], ahead, first=k))
+    return whole
+
+
+def tree(y, drawn, warnings=(), kinds=()):
+    one = xr.DataTree.from_dict(
+        {
+            "prior_predictive": xr.Dataset({"y": (("chain", "draw", "cell"), drawn[None])}),
+            "observed_data": xr.Dataset({"y": ("cell", y)}),
+        }
+    )
+    one.attrs = {"warnings": json.dumps(warnings), "warning_kinds": json.dumps(kinds)}
+    return one
+
+
+@pytest.fixture
+def quiet(rng):
+    """A curve of which nothing is to be said, with draws of the prior that it is from."""
+    return tree(np.full(CELLS, 0.5), paths(rng, 1000))
+
+
+def test_share_is_uniform_however_cells_go_together(rng):
+    draws = [paths(rng, 201, 20) for _ in range(500)]
+    shares = [oddness(some[0], some[1:]) for some in draws]
+    assert stats.kstest(shares, "uniform").pvalue > 0.01
+
+
+def test_what_each_cell_allows_but_not_all_together_is_odd(rng):
+    draws = paths(rng, 2000)
+    zigzag = draws.mean(0) + 1.5 * draws.std(0) * (-1.0) ** np.arange(CELLS)
+    assert oddness(zigzag, draws) < 0.01
+    assert oddness(draws.mean(0) + 0.5 * draws.std(0), draws) > 0.5
+
+
+def test_cells_that_never_vary(rng):
+    draws = np.ones((100, 2))
+    assert oddness(np.ones(2), draws) == 1
+    assert oddness(np.array([1.0, 0.9]), draws) == 1 / 101
+
+
+def test_conflict_with_a_mixture_of_priors(rng):
+    low, high = (tree(np.full(CELLS, 0.9), paths(rng, n) + by) for n, by in ((500, 0), (900, 0.4)))
+    assert conflict([low, low], [0.5, 0.5]) < 0.05
+    assert conflict([low, high], [0.1, 0.9]) > 0.3
+
+
+def test_stretches_take_each_cell_once(rng):
+    found = stretches(forecasts(rng, paths(rng, 1, 9)[0]))
+    assert [list(part.cells.index) for part, _ in found] == [[3], [4], [5, 6, 7, 8]]
+    assert stretches([]) == []
+
+
+def test_alarms_are_rare_where_the_model_holds(rng, quiet):
+    often = sum(bool(alarms([quiet], [1.0], forecasts(rng, y))) for y in paths(rng, 300, 9))
+    assert often < 10  # 1 in 100
+
+
+def test_a_collapse_is_heard(rng, quiet):
+    y = paths(rng, 1, 9)[0]
+    y[7:] -= 0.4
+    [reason] = alarms([quiet], [1.0], forecasts(rng, y))
+    assert reason.startswith("what was measured at 25 to 64 shots was not foreseen")
+    far = tree(np.full(CELLS, 5.0), paths(rng, 1000))
+    [reason] = alarms([far], [1.0])
+    assert "conflict with the prior: of the curves that it expects, 0.1 % lie as far" in reason
+
+
+def test_a_fall_is_told_by_its_kind(quiet):
+    assert alarms([quiet], [1.0]) == []
+    quiet.attrs = {
+        "warnings": '["falls; law power cannot fall", "few"]',
+        "warning_kinds": '["fall", "few cells"]',
+    }
+    assert alarms([quiet], [1.0]) == ["falls; law power cannot fall"]
+
+
+def test_needed_factor_is_that_of_the_errors(rng):
+    def errors(sd, n=4000):
+        return forecast(sd * rng.standard_normal(n), rng.standard_normal((500, n)))
+
+    assert needed([errors(3.0)]) == pytest.approx(3.0, rel=0.1)
+    assert needed([errors(0.5)]) == 1
+    assert needed([]) == 1
+    many, few = errors(1.0), errors(5.0, n=1000)
+    assert needed([many, few]) == pytest.approx(np.sqrt((1 + 25) / 2), rel=0.1)  # one an origin
+    assert np.isfinite(needed([forecast(np.array([0.5]), np.full((9, 1), 0.4))]))
+
+
+def test_bands_widen_about_their_median_beyond_the_fit(rng):
+    draws = 0.5 + 0.05 * rng.standard_normal((500, 65))
+    one = prediction(draws)
+    wide = widened(one, 3.0)
+    within = one["within"].to_numpy()[0]
+    for name in ("mean", "law", "replicate"):
+        before, after = (x[name].to_numpy()[0, :, 0] for x in (one, wide))
+        np.testing.assert_array_equal(before[:, within], after[:, within])
+        middle = np.median(before, axis=0)
+        expected = np.clip(middle + 3 * (before - middle), 0, 1)[:, ~within]
+        np.testing.assert_allclose(after[:, ~within], expected)
+    assert wide["mean"].dims == one["mean"].dims
+    assert json.loads(wide.attrs["bands"])["mean"] == "mean curve, 3 times as wide beyond the fit"
+    assert widened(one, 1.0) is one
+
+
+def test_held_out_cells_widen_and_lose_their_density(rng):
+    one = forecast(np.array([0.5, 0.6]), paths(rng, 400, 2))
+    wide = widened_cells(one, 2.0)
+    np.testing.assert_allclose(np.median(wide.curve, axis=0), np.median(one.curve, axis=0))
+    ratio = np.ptp(wide.measured, axis=0) / np.ptp(one.measured, axis=0)
+    np.testing.assert_allclose(ratio, 2.0)
+    assert np.isnan(wide.log_score).all()
+    assert widened_cells(one, 1.0) is one
+
+
+def test_words():
+    assert in_words([], 1.0) == ""
+    assert in_words(["it falls"], 1.0) == (
+        "ALARM: it falls. No law here is adequate: lean on no band."
+    )
+    assert "beyond the fit are 3.6 times as wide as the laws' own." in in_words(["x"], 3.61)
