@@ -54,6 +54,19 @@ def plot_stack(
         weights: of the laws; they sum to 1.
         prediction: the mixture's (`mix_predictions`, `widened`).
         alarm: what to say where no law is adequate (`alarm.in_words`).
+
+    Example:
+        >>> import pandas as pd
+        >>> from bayesicl import Settings, fit, predict, read_curves
+        >>> from bayesicl.plot import plot_stack
+        >>> from bayesicl.stack import mix_predictions
+        >>> table = pd.DataFrame({"shots": [0, 1, 2, 4], "correct": [2, 5, 7, 8], "total": 10})
+        >>> short = Settings(warmup=100, draws=100)
+        >>> trees = fit(read_curves(table), ["power", "constant"], settings=short)
+        >>> parts = [predict(tree, [0, 4, 16]) for tree in trees]
+        >>> whole = mix_predictions(parts, [0.9, 0.1])
+        >>> plot_stack(trees, parts, [0.9, 0.1], whole).get_suptitle().split("\\n")[0]
+        'study — stack'
     """
     study, shots = study_of(trees[0]), prediction["shots"].to_numpy()
     words = json.loads(prediction.attrs["bands"])

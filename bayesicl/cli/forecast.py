@@ -5,12 +5,15 @@ From saved fits, or from a table: then the first part of each curve is fitted (-
 Each band says what it is of: the mean curve is not a new measurement.
 
 --law stack, the recommended one, mixes laws under the prior of bayesicl's bank, with the laws'
-misfit; each is weighted by how it predicted fitted cells that it had not seen.
+misfit; each is weighted by how it predicted fitted cells that it had not seen. --plot draws it.
+
+An ALARM tells that no law is adequate: the fitted cells conflict with the prior, were not foreseen
+from those before them, or fall as the law cannot. The stack's bands are then wider beyond the fit.
 
 Example:
   bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
   bayesicl forecast curves.csv --fit-shots 25% --law scoring power --out held-out
-  bayesicl forecast curves.csv --law stack --shots 0,100,1000 --threshold 0.9 --out stacked
+  bayesicl forecast curves.csv --law stack --shots 0,100,1000 --out stacked --plot figures
 """
 
 import argparse

@@ -80,15 +80,20 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         mixed = mixtures(found, weights, seed=args.seed)
         heaviest = sorted(trees, key=lambda law: -weights[law])
         told = alarms([trees[law] for law in heaviest], [prior[law] for law in heaviest], mixed)
-        failed = len(before) - len(found)
         yield Stacked(
             study.label,
             list(trees.values()),
             [weights[law] for law in trees],
             told,
             needed(mixed) if told else 1.0,
-            f"not converged, and left out with their origins: {failed} of {len(before)} fits by "
-            f"which the laws of {study.label} are weighed"
-            if failed
-            else "",
+            _left_out(study.label, len(before) - len(found), len(before)),
         )
+
+
+def _left_out(study: str, failed: int, made: int) -> str:
+    if not failed:
+        return ""
+    return (
+        f"not converged, and left out with their origins: {failed} of {made} fits by which the "
+        f"laws of {study} are weighed"
+    )

@@ -62,6 +62,8 @@ def told_of(
             "--backgrounds"
         )
     if args.plot is not None:
+        if max(args.shots) == 0:
+            raise InputError("--plot draws up to the last of --shots: name some beyond 0")
         common.writable_folder(args.plot, "--plot")
     for stack in stacks(_table(args), args, failures):
         table = {"study": stack.study, "law": stack.laws, "weight": stack.weights}
