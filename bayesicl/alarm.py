@@ -25,7 +25,7 @@ import xarray as xr
 from bayesicl.errors import FALL
 from bayesicl.score import HeldOut
 from bayesicl.stack import chosen
-from bayesicl.tree import remarks
+from bayesicl.tree import label, remarks
 
 RARE = 0.01
 RIDGE = 0.05  # of a cell's variance: cells that go together exactly would tell nothing of y
@@ -91,18 +91,18 @@ def alarms(
     found = []
     if (share := conflict(trees, prior)) < RARE:
         found.append(
-            "the fitted cells conflict with the prior: of the curves that it expects, "
-            f"{_share(share)} lie as far from the rest"
+            f"the fitted cells conflict with the prior ({_share(share)} of its curves are as odd)"
         )
     if odd := stretches(forecasts):
         stretch, least = min(odd, key=lambda pair: pair[1])
         if 1 - (1 - least) ** len(odd) < RARE:
             shots = stretch.cells["shots"]
             found.append(
-                f"what was measured at {_span(shots.min(), shots.max())} shots was not foreseen "
-                f"from the cells before: of the forecasts, {_share(least)} lie as far from the rest"
+                f"the cells before did not foresee those at {_span(shots.min(), shots.max())} "
+                f"shots ({_share(least)} of forecasts are as odd)"
             )
-    return found + remarks(trees[0].attrs, FALL)
+    named = f"{label(trees[0])}: "
+    return found + [fall.removeprefix(named) for fall in remarks(trees[0].attrs, FALL)]
 
 
 def needed(forecasts: Sequence[HeldOut]) -> float:
@@ -134,7 +134,7 @@ def widened(prediction: xr.Dataset, factor: float) -> xr.Dataset:
         return x.where(prediction["within"], far).transpose(*x.dims)
 
     words = json.loads(prediction.attrs["bands"])
-    wider = f"{factor:.2g} times as wide beyond the fit"
+    wider = f"x {factor:.2g} beyond the fit"
     words = {name: f"{text}, {wider}" for name, text in words.items()}
     return prediction.map(spread).assign_attrs(prediction.attrs | {"bands": json.dumps(words)})
 
@@ -158,7 +158,7 @@ def in_words(reasons: Sequence[str], factor: float) -> str:
         return ""
     meant = "No law here is adequate: lean on no band"
     if factor > 1:
-        meant += f", though those beyond the fit are {factor:.2g} times as wide as the laws' own"
+        meant += f", though those beyond the fit are {factor:.2g} times as wide as the laws'"
     return f"ALARM: {'; '.join(reasons)}. {meant}."
 
 

@@ -104,7 +104,7 @@ def _key(words: Mapping[str, str], held_out: bool) -> list[Line2D | Patch]:
     entries: list[Line2D | Patch] = [Line2D([], [], label="measured, ± 1 standard error", **dot)]
     if held_out:
         entries.append(Line2D([], [], markerfacecolor="white", label="measured, held out", **dot))
-    entries.append(Line2D([], [], color=tone, linewidth=1.6, label=wrap(f"median, {mean}", WIDE)))
+    entries.append(Line2D([], [], color=tone, linewidth=1.6, label="median of the mean curve"))
     light = 1.0
     for level in LEVELS:  # the narrower lie on the wider
         light *= 1 - SHADES[level]

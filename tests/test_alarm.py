@@ -49,6 +49,7 @@ def tree(y, drawn, warnings=(), kinds=()):
         {
             "prior_predictive": xr.Dataset({"y": (("chain", "draw", "cell"), drawn[None])}),
             "observed_data": xr.Dataset({"y": ("cell", y)}),
+            "study": xr.Dataset(attrs={"key": '{"task": "t"}'}),
         }
     )
     one.attrs = {"warnings": json.dumps(warnings), "warning_kinds": json.dumps(kinds)}
@@ -101,16 +102,16 @@ def test_a_collapse_is_heard(rng, quiet):
     y = paths(rng, 1, 9)[0]
     y[7:] -= 0.4
     [reason] = alarms([quiet], [1.0], forecasts(rng, y))
-    assert reason.startswith("what was measured at 25 to 64 shots was not foreseen")
+    assert reason.startswith("the cells before did not foresee those at 25 to 64 shots (0.12 % of")
     far = tree(np.full(CELLS, 5.0), paths(rng, 1000))
     [reason] = alarms([far], [1.0])
-    assert "conflict with the prior: of the curves that it expects, 0.1 % lie as far" in reason
+    assert "conflict with the prior (0.1 % of its curves are as odd)" in reason
 
 
 def test_a_fall_is_told_by_its_kind(quiet):
     assert alarms([quiet], [1.0]) == []
     quiet.attrs = {
-        "warnings": '["falls; law power cannot fall", "few"]',
+        "warnings": '["t: falls; law power cannot fall", "few"]',
         "warning_kinds": '["fall", "few cells"]',
     }
     assert alarms([quiet], [1.0]) == ["falls; law power cannot fall"]
@@ -140,7 +141,7 @@ def test_bands_widen_about_their_median_beyond_the_fit(rng):
         expected = np.clip(middle + 3 * (before - middle), 0, 1)[:, ~within]
         np.testing.assert_allclose(after[:, ~within], expected)
     assert wide["mean"].dims == one["mean"].dims
-    assert json.loads(wide.attrs["bands"])["mean"] == "mean curve, 3 times as wide beyond the fit"
+    assert json.loads(wide.attrs["bands"])["mean"] == "mean curve, x 3 beyond the fit"
     assert widened(one, 1.0) is one
 
 
@@ -159,4 +160,4 @@ def test_words():
     assert in_words(["it falls"], 1.0) == (
         "ALARM: it falls. No law here is adequate: lean on no band."
     )
-    assert "beyond the fit are 3.6 times as wide as the laws' own." in in_words(["x"], 3.61)
+    assert "beyond the fit are 3.6 times as wide as the laws'." in in_words(["x"], 3.61)

@@ -298,6 +298,21 @@ def refused(result, words):
         ),
         (["fit", "TABLE", "--out", "new", "--law", "stack"], ["bayesicl forecast TABLE --law"]),
         (["forecast", "FITS", "--plot", "new"], ["--plot is for --law stack", "bayesicl plot"]),
+        (
+            [
+                "forecast",
+                "TABLE",
+                "--law",
+                "stack",
+                "--out",
+                "new",
+                "--plot",
+                "new",
+                "--shots",
+                "0",
+            ],
+            ["--plot draws up to the last of --shots", "beyond 0"],
+        ),
         (["fit", "TABLE", "--out", "new", "--law", "bounded@population"], ["knows no law 'bound"]),
         (["fit", "TABLE", "--out", "new", "--law", "hill@no.json"], ["prior 'no.json': no such"]),
         (

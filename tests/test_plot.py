@@ -330,7 +330,7 @@ def test_stack_shows_laws_with_weights_bands_and_alarm(rng):
     assert legend(figure) == [
         "measured, ± 1 standard error",
         "measured, held out",
-        "median, mean curve",
+        "median of the mean curve",
         "90 % interval, mean curve",
         "80 % interval, mean curve",
         "50 % interval, mean curve",
