@@ -93,7 +93,8 @@ def plot_stack(
         if chance:
             key.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label=chance))
         key_below(figure, key)
-        titled(figure, label(trees[0]), "stack", [alarm, *map(not_converged, trees)])
+        failed = [f"{law_label(t)} {wrong}" for t in trees if (wrong := not_converged(t))]
+        titled(figure, label(trees[0]), "stack", [alarm, *failed])
     return figure
 
 

@@ -317,7 +317,7 @@ def test_stack_shows_laws_with_weights_bands_and_alarm(rng):
     parts = [make_prediction(tree, rng) for tree in trees]
     figure = plot_stack(trees, parts, [0.25, 0.75], parts[0], alarm="ALARM: beware.")
     [ax] = figure.axes
-    assert figure.get_suptitle() == "t — stack\nALARM: beware.\nnot converged: R-hat"
+    assert figure.get_suptitle() == "t — stack\nALARM: beware.\nscoring not converged: R-hat"
     draws = parts[0]["mean"].to_numpy()[:, :, 0].reshape(-1, 17)
     levels = {c.get_label(): c for c in ax.collections if "interval" in str(c.get_label())}
     assert len(levels) == 3
