@@ -71,11 +71,6 @@ def ahead(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> list[
     ]
 
 
-def future(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> pd.DataFrame:
-    """The log scores of `ahead`: one row a law, origin and cell, with log_score in nats."""
-    return log_scores(ahead(trees, study, seed=seed))
-
-
 def log_scores(forecasts: Iterable[Ahead]) -> pd.DataFrame:
     """One row a law, origin and cell: law, origin, cell, log_score."""
     rows = [

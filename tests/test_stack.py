@@ -13,7 +13,7 @@ from bayesicl.stack import (
     Ahead,
     ahead,
     at_origin,
-    future,
+    log_scores,
     mix,
     mix_predictions,
     mixtures,
@@ -117,7 +117,7 @@ def test_fits_that_failed_their_gates_are_left_out(monkeypatch):
         (5, [5]),
     ]
     assert found[0].found.measured.shape == (5, 3)
-    assert future(trees, whole)["log_score"].tolist() == [0, 1, 2, 0]
+    assert log_scores(found)["log_score"].tolist() == [0, 1, 2, 0]
 
 
 def test_mixtures_are_of_origins_that_all_laws_have():

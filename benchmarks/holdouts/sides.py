@@ -16,6 +16,7 @@ from peers import Cells, Forecast
 from scipy.special import logsumexp
 from tqdm import tqdm
 
+from bayesicl.alarm import alarms, needed, widened_cells
 from bayesicl.curves import Curves
 from bayesicl.errors import InputError
 from bayesicl.execute import Job, executor_of
@@ -24,7 +25,17 @@ from bayesicl.fit import attributes
 from bayesicl.plan import Task, plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
-from bayesicl.stack import at_origin, future, mix, origins, stacking, weigh
+from bayesicl.stack import (
+    Ahead,
+    ahead,
+    at_origin,
+    log_scores,
+    mix,
+    mixtures,
+    origins,
+    stacking,
+    weigh,
+)
 from bayesicl.store import Store
 from bayesicl.study import Study
 from holdouts import reach
@@ -129,11 +140,16 @@ def peer_forecast(peer: Forecast, study: Study, rng: np.random.Generator) -> Hel
         before = Cells(columns[seen, 0], columns[seen, 1], size[seen])
         after = Cells(columns[ahead, 0], np.full(ahead.sum(), np.nan), size[ahead])
         measured[:, place], curve[:, place] = peer(before, after, rng, N_DRAWS)
-    total = size[cells.index]
+    return HeldOut(cells, measured, curve, kernel_score(study, cells, measured))
+
+
+def kernel_score(study: Study, cells: pd.DataFrame, measured: np.ndarray) -> np.ndarray:
+    """The log score of draws of held-out cells that come without a density of their own."""
+    total = (study.cells["total"] * study.cells["replicates"]).to_numpy()[cells.index]
     density = log_density(cells["y"].to_numpy(), measured, 1.0 / total)
     if study.kind == "counts":  # bayesicl's log score of counts is that of a probability
         density = density - np.log(total)
-    return HeldOut(cells, measured, curve, density)
+    return density
 
 
 def log_density(y: np.ndarray, draws: np.ndarray, unit: np.ndarray) -> np.ndarray:
@@ -267,7 +283,7 @@ def run_stack(
     how: How,
     strength: float,
 ) -> tuple[list[Scored | None], list[str], pd.DataFrame]:
-    """Scores of a stack of laws for each unit, what failed, and the weights of each unit's laws.
+    """Scores of a stack of laws for each unit, what failed, and each unit's weights and alarms.
 
     specs: of its laws, as of `run_law`. usual: their weights before any of them was tried; None for
     those that are best for units that `how.unseen` does not leave out (`usual_weights`).
@@ -278,8 +294,9 @@ def run_stack(
                  for k in origins(unit.study)]  # fmt: skip
         asked += [(i, one, spec) for one in (unit, *early) for spec in specs]
     todo = [(n, unit, task_of(spec, unit, how)) for n, (_, unit, spec) in enumerate(asked)]
-    scores: dict[int, list] = {}
+    before: dict[int, list[Ahead]] = {}
     parts: dict[int, dict[str, HeldOut]] = {}
+    whole: dict[int, dict[str, Path]] = {}
     passed: dict[int, bool] = {}
     for n, path, failure in _fits("stack", todo, how):
         i, unit, spec = asked[n]
@@ -290,8 +307,10 @@ def run_stack(
         passed[i] = passed.get(i, True) and bool(tree.attrs["passed"])
         if unit is units[i]:
             parts.setdefault(i, {})[spec] = held_out(tree, seed=SEED)
+            whole.setdefault(i, {})[spec] = path
         else:
-            scores.setdefault(i, []).append(future([tree], units[i].study).assign(law=spec))
+            found = ahead([tree], units[i].study, seed=SEED)
+            before.setdefault(i, []).extend(one._replace(law=spec) for one in found)
     parts = {i: found for i, found in parts.items() if len(found) == len(specs)}
     started = usual_weights(specs, units, parts, how.unseen)
     if usual:
@@ -301,13 +320,19 @@ def run_stack(
         if i not in parts:
             out.append(None)
             continue
-        told = pd.concat(scores[i]) if i in scores else pd.DataFrame()
-        own = weigh(told, started[left_out(unit, how.unseen)], strength=strength)
-        whole = mix([parts[i][spec] for spec in specs], [own[spec] for spec in specs], seed=SEED)
-        out.append(_scored(unit, whole, passed[i], _rng(unit, "stack")))
-        weights.append(
-            {"source": unit.source, "study": unit.study.label, "split": unit.splits[0]} | own
-        )
+        start, told = started[left_out(unit, how.unseen)], before.get(i, [])
+        own = weigh(log_scores(told), start, strength=strength)
+        mixed = mixtures(told, own, seed=SEED)
+        rung = alarms([load(whole[i][s]) for s in specs], [start[s] for s in specs], mixed)
+        found = mix([parts[i][s] for s in specs], [own[s] for s in specs], seed=SEED)
+        factor = needed(mixed) if rung else 1.0
+        if factor > 1:
+            found = widened_cells(found, factor)
+            density = kernel_score(unit.study, found.cells, found.measured)
+            found = found._replace(log_score=density)
+        out.append(_scored(unit, found, passed[i], _rng(unit, "stack")))
+        told_of = {"source": unit.source, "study": unit.study.label, "split": unit.splits[0]}
+        weights.append(told_of | own | {"alarms": "; ".join(rung), "widened": factor})
     weights += [{"source": f"usual, without {what}"} | own for what, own in started.items()]
     return out, failures, pd.DataFrame(weights)
 
