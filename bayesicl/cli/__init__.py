@@ -21,6 +21,7 @@ from typing import Any, NoReturn
 
 from bayesicl.cli import (
     check,
+    collect,
     compare,
     contrast,
     demo,
@@ -35,7 +36,9 @@ from bayesicl.cli import (
 from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
-COMMANDS = (laws, import_, fit, summary, compare, forecast, contrast, plot, check, learn, demo)
+COMMANDS = (
+    laws, import_, fit, summary, compare, forecast, contrast, plot, check, learn, collect, demo,
+)  # fmt: skip
 
 
 def main(argv: Sequence[str] | None = None) -> int:

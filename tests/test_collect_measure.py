@@ -1,0 +1,147 @@
+import json
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from fake_model import Fake, nll_of
+
+from bayesicl import read_curves
+from bayesicl.collect.backend import Answer, Tokens, answer, need, self_test
+from bayesicl.collect.measure import Collection, measure
+from bayesicl.collect.plan import Design, orders
+from bayesicl.collect.prompts import Prompt, plain
+from bayesicl.collect.questions import Task
+from bayesicl.errors import InputError
+
+TASK = Task("sums", tuple(f"{n} + 1" for n in range(9)), {"": tuple(str(n + 1) for n in range(9))})
+
+
+def run(folder, backends, design, tasks=(TASK,), **more):
+    collection = Collection(folder, "tiny", **more)
+    done = list(measure(list(orders(tasks, design)), design, backends, collection))
+    return done, pd.read_csv(collection.join())
+
+
+def test_a_row_for_each_order_and_shot(tmp_path):
+    design = Design(("gold", "random"), orders=3, seed=5)
+    done, table = run(tmp_path, [Fake()], design, variant="base")
+    assert len(done) == 6
+    assert table.groupby(["labels", "replicate"])["shots"].nunique().tolist() == [9] * 3 + [7] * 3
+    order = next(orders([TASK], design))
+    [prompt] = order.prompts(design, plain())
+    own = table[(table["labels"] == "gold") & (table["replicate"] == 0)]
+    expected = [nll_of(prompt.text[:stop]) for _, stop in prompt.spans]
+    assert own["nll"].to_numpy() == pytest.approx(expected, abs=1e-6)
+    assert (own["correct"] == (own["nll"] < 1)).all()
+    assert own["question"].tolist() == list(prompt.questions)
+    constant = {"model": "tiny", "variant": "base", "backend": "fake", "model_hash": "f" * 12}
+    assert (table[list(constant)] == pd.Series(constant)).all(axis=None)
+    text = (tmp_path / "prompts" / "tiny_base_sums_gold_000.txt").read_text()
+    assert text == prompt.text
+    [study] = read_curves(table, outcome="nll")
+    assert study.hypotheses == ("gold", "random")
+    assert study.kind == "prompts"
+
+
+def test_a_cut_order_gives_the_rows_that_fit(tmp_path):
+    _, table = run(tmp_path, [Fake(context=30)], Design(("gold", "random"), orders=2))
+    longest = table.groupby("labels")["shots"].max()
+    assert longest.tolist() == [2, 2]  # 8 words an example
+    tiny = Fake(context=4)
+    with pytest.raises(InputError, match="longer than the window of 4 tokens"):
+        run(tmp_path / "other", [tiny], Design())
+
+
+def test_what_is_there_is_not_measured_again(tmp_path):
+    log = tmp_path / "log"
+    design = Design(orders=2)
+    run(tmp_path, [Fake(log=log)], design)
+    done, table = run(tmp_path, [Fake(log=log)], Design(orders=3))
+    assert [there for _, there in done] == [True, True, False]
+    assert len(log.read_text().splitlines()) == 3
+    assert table["replicate"].nunique() == 3
+    with pytest.raises(InputError, match="measured before with other questions, template, seed"):
+        run(tmp_path, [Fake()], Design(orders=3, seed=1))
+
+
+def test_killed_and_run_again(tmp_path):
+    code = f"""
+import sys
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+from test_collect_measure import Design, Fake, run
+run(Path({str(tmp_path)!r}), [Fake(log=Path({str(tmp_path / "log")!r}), dies_after=4)], Design())
+"""
+    for _ in range(2):
+        ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        if ended.returncode == 0:
+            break
+        assert ended.returncode == -signal.SIGKILL, ended.stderr
+    assert not list((tmp_path / "orders").glob(".*.part"))
+    # 24 orders: one was scored twice, the one in hand when it died.
+    assert len((tmp_path / "log").read_text().splitlines()) == 25
+    _, table = run(tmp_path, [Fake()], Design())
+    _, whole = run(tmp_path / "whole", [Fake()], Design())
+    pd.testing.assert_frame_equal(table.drop(columns="measured"), whole.drop(columns="measured"))
+
+
+def test_several_back_ends_share_the_work(tmp_path):
+    logs = [tmp_path / name for name in ("a", "b")]
+    done, table = run(tmp_path, [Fake(log=log) for log in logs], Design(orders=40))
+    assert len(done) == 40
+    assert sum(len(log.read_text().splitlines()) for log in logs if log.exists()) == 40
+    assert not table.duplicated(["replicate", "shots"]).any()
+
+
+def test_an_error_in_a_back_end_is_the_users(tmp_path):
+    class Broken(Fake):
+        def _one(self, prompt):
+            return [answer(float("nan"), 1, False, prompt, 0)]
+
+    with pytest.raises(InputError, match=r"nll nan to the answer '\d' after 0 shots"):
+        run(tmp_path, [Broken()], Design())
+
+
+def test_self_test_passes_and_says_why_not():
+    assert self_test(Fake())["agreement"] == 1
+
+    class Drifts(Fake):
+        def score(self, prompts):
+            return [
+                [Answer(a.nll * len(p.spans), a.tokens, a.correct) for a in self._one(p)]
+                for p in prompts
+            ]
+
+    with pytest.raises(InputError, match=r"in a long prompt and .* in a short one"):
+        self_test(Drifts())
+
+    class Samples(Fake):
+        def goes_on(self, text):
+            return next(f" {n}" for n in range(1000) if nll_of(f"{text} {n}") > 1)
+
+    with pytest.raises(InputError, match="calls 0 of 3 greedily generated tokens"):
+        self_test(Samples())
+
+
+def test_tokens_across_an_answers_edge():
+    prompt = Prompt("A:yes.", ((2, 5),), (0,))
+    assert Tokens([0, 1, 2], [1, 2, 5]).of((2, 5), prompt, 0) == (2, 3)
+    for starts, stops in (([0, 1], [1, 5]), ([0, 1, 2], [1, 2, 6])):
+        with pytest.raises(InputError, match="do not begin and end with the answer 'yes'"):
+            Tokens(starts, stops).of((2, 5), prompt, 0)
+
+
+def test_a_missing_library_is_named_with_its_command():
+    with pytest.raises(InputError, match=r"pip install 'bayesicl\[collect\]'"):
+        need("no_such_library", "collect")
+
+
+def test_runs_are_recorded(tmp_path):
+    collection = Collection(tmp_path / "new", "tiny")
+    collection.record({"a": 1})
+    collection.record({"b": 2})
+    lines = (tmp_path / "new" / "runs.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [{"a": 1}, {"b": 2}]
