@@ -25,7 +25,7 @@ class Fake:
     at_once = 1
     versions = {"fake": "1"}  # noqa: RUF012
 
-    def __init__(self, model="tiny", *, context=None, log: Path | None = None, dies_after=None):
+    def __init__(self, model="tiny", *, context=10_000, log: Path | None = None, dies_after=None):
         self.model, self.context, self.log, self.dies_after = model, context, log, dies_after
 
     def chat(self):

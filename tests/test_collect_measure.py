@@ -50,6 +50,8 @@ def test_a_cut_order_gives_the_rows_that_fit(tmp_path):
     _, table = run(tmp_path, [Fake(context=30)], Design(("gold", "random"), orders=2))
     longest = table.groupby("labels")["shots"].max()
     assert longest.tolist() == [2, 2]  # 8 words an example
+    with pytest.raises(InputError, match="give --context or --max-shots"):
+        run(tmp_path / "other", [Fake(context=None)], Design())
     tiny = Fake(context=4)
     with pytest.raises(InputError, match="longer than the window of 4 tokens"):
         run(tmp_path / "other", [tiny], Design())

@@ -208,7 +208,7 @@ def test_scores_on_real_models(name, request):
         design = Design(chat=as_chat)
         [prompt] = Order(TASK, "", "gold", 0).prompts(design, design.render(backend))
         [scores] = backend.score([prompt])
-        from bayesicl.collect.hf import _arguments, _located
+        from bayesicl.collect.hf import _arguments, located
 
-        where, more = _arguments(_located(path))
+        where, more = _arguments(located(path))
         agree(scores, direct(where, prompt, **more))

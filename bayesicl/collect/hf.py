@@ -47,7 +47,7 @@ class Transformers:
         library = need("transformers", "collect")
         if threads:
             torch.set_num_threads(threads)
-        path = _located(model)
+        path = located(model)
         where, more = _arguments(path)
         kind = dtype or ("float32" if device == "cpu" else "auto")
         try:
@@ -205,7 +205,7 @@ class Transformers:
         return self._tokenizer.decode(found[0, ids.shape[1] :], skip_special_tokens=True)
 
 
-def _located(model: str) -> str:
+def located(model: str) -> str:
     """The path or hub name that --model means."""
     if not model.startswith(PACKAGE):
         return model

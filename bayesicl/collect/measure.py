@@ -98,8 +98,13 @@ def measure(
 
     Raises:
         InputError: an order was measured with other settings; not even the first answer fits the
-            window; a back end cannot score.
+            window, or that is unknown and shots are not limited; a back end cannot score.
     """
+    if backends[0].context is None and design.max_shots is None:
+        raise InputError(
+            f"{backends[0].model} does not tell how long its window is; give --context or "
+            "--max-shots"
+        )
     todo = []
     for order in orders:
         if collection.finished(order, settings_of(order, design, backends[0])):

@@ -1,0 +1,156 @@
+"""Language models in llama.cpp, through llama-cpp-python: GGUF files as they are, quantised."""
+
+import math
+from collections.abc import Sequence
+from importlib.metadata import version
+from itertools import accumulate
+from pathlib import Path
+
+import numpy as np
+
+from bayesicl.collect.backend import Answer, Tokens, answer, need
+from bayesicl.collect.hf import digest, located
+from bayesicl.collect.prompts import Prompt, Render, chat
+from bayesicl.errors import InputError
+
+AT_A_TIME = 512  # tokens that llama.cpp is given together
+
+
+class LlamaCpp:
+    """A GGUF file; see `backend.Backend`."""
+
+    name = "llama.cpp"
+    at_once = 1
+
+    def __init__(self, model: str, *, context: int | None = None, threads: int | None = None):
+        """Load it.
+
+        Args:
+            model: a .gguf file, or package:NAME for the one in an installed Python package.
+            context: window in tokens, at most the model's, which is taken if None.
+            threads: of the CPU; None for all.
+
+        Raises:
+            InputError: llama-cpp-python is missing, or the file cannot be loaded.
+        """
+        self._library = library = need("llama_cpp", "llama")
+        path = located(model)
+        if not Path(path).is_file():
+            raise InputError(f"--model {model}: llama.cpp needs a .gguf file, and there is none")
+        try:
+            self._llama = library.Llama(
+                path, n_ctx=context or 0, n_batch=AT_A_TIME, n_threads=threads,
+                n_threads_batch=threads, verbose=False,
+            )  # fmt: skip
+        except (ValueError, RuntimeError) as error:
+            raise InputError(f"--model {model}: llama.cpp cannot load it ({error})") from error
+        trained = self._llama._model.n_ctx_train()
+        self.context = min(self._llama.n_ctx(), trained)
+        self.model, self.digest = Path(path).stem, digest(Path(path))
+        self.versions = {"llama-cpp-python": version("llama-cpp-python")}
+        self._size = self._llama.n_vocab()
+
+    def chat(self) -> Render:
+        """The chat template of the file; InputError where it has none."""
+        template = self._llama.metadata.get("tokenizer.chat_template")
+        if not template:
+            raise InputError(f"{self.model} has no chat template; leave out --chat")
+        words = {
+            f"{name}_token": self._piece(token, special=True).decode(errors="replace")
+            for name, token in (("bos", self._llama.token_bos()), ("eos", self._llama.token_eos()))
+            if token >= 0
+        }
+        compiled = (
+            need("jinja2.sandbox", "llama")
+            .ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+            .from_string(template)
+        )
+        return chat(
+            lambda messages, ask: compiled.render(
+                messages=messages, add_generation_prompt=ask, **words
+            )
+        )
+
+    def _piece(self, token: int, *, special: bool) -> bytes:
+        return self._llama.detokenize([token], special=special) if token >= 0 else b""
+
+    def _encode(self, prompt: Prompt) -> tuple[list[int], Tokens, list[tuple[int, int]]]:
+        """Token numbers, where they are in bytes, and where the answers are in bytes."""
+        text = prompt.text.encode()
+        ids = self._llama.tokenize(text, add_bos=not prompt.whole, special=prompt.whole)
+        pieces = [self._llama._model.token_to_piece(t, special=prompt.whole) for t in ids]
+        if not prompt.whole and ids and ids[0] == self._llama.token_bos():
+            pieces[0] = b""
+        if len(ids) > 1 and ids[0] == ids[1] == self._llama.token_bos():
+            raise InputError(
+                f"the prompt of {self.model} begins with its first token twice: the template has "
+                "it, and the tokenizer adds it; take it out of the template"
+            )
+        joined = b"".join(pieces)
+        ahead = len(joined) - len(text)  # some tokenizers put a space before the text
+        if not joined.endswith(text) or ahead > 1:
+            raise InputError(
+                f"the tokens of {self.model} do not make up the prompt again, so that answers "
+                "cannot be found among them; use transformers"
+            )
+        stops = np.array(list(accumulate(map(len, pieces)))) - ahead
+        starts = stops - [len(piece) for piece in pieces]
+        at = np.array([0, *accumulate(len(c.encode()) for c in prompt.text)])
+        spans = [(int(at[start]), int(at[stop])) for start, stop in prompt.spans]
+        return ids, Tokens(starts.tolist(), stops.tolist()), spans
+
+    def fitting(self, prompt: Prompt) -> int:
+        """How many of the prompt's answers lie within the context window."""
+        ids, tokens, spans = self._encode(prompt)
+        if len(ids) <= self.context:
+            return len(spans)
+        return sum(int(stop <= tokens.stops[self.context - 1]) for _, stop in spans)
+
+    def score(self, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+        """Each answer of each prompt, by one pass over it."""
+        return [self._score(prompt) for prompt in prompts]
+
+    def _score(self, prompt: Prompt) -> list[Answer]:
+        ids, tokens, spans = self._encode(prompt)
+        own = [range(*tokens.of(span, prompt, i)) for i, span in enumerate(spans)]
+        logits = self._logits(ids, {t - 1 for here in own for t in here})
+        scores = []
+        for i, here in enumerate(own):
+            total, correct = 0.0, True
+            for t in here:
+                row = logits[t - 1].astype(np.float64)
+                top = row.max()
+                total += top + math.log(np.exp(row - top).sum()) - row[ids[t]]
+                correct &= bool(row[ids[t]] >= top)
+            scores.append(answer(total, len(here), correct, prompt, i))
+        return scores
+
+    def _logits(self, ids: list[int], wanted: set[int]) -> dict[int, np.ndarray]:
+        """Logits after each wanted token, (vocabulary,) each, by passes of AT_A_TIME tokens."""
+        library, llama = self._library, self._llama
+        context = llama._ctx.ctx
+        library.llama_memory_clear(library.llama_get_memory(context), True)
+        batch = library.llama_batch_init(AT_A_TIME, 0, 1)
+        found = {}
+        try:
+            for begin in range(0, len(ids), AT_A_TIME):
+                part = ids[begin : begin + AT_A_TIME]
+                batch.n_tokens = len(part)
+                for k, token in enumerate(part):
+                    batch.token[k], batch.pos[k] = token, begin + k
+                    batch.n_seq_id[k], batch.seq_id[k][0] = 1, 0
+                    batch.logits[k] = begin + k in wanted
+                if code := library.llama_decode(context, batch):
+                    raise InputError(f"llama.cpp cannot read {len(ids)} tokens (code {code})")
+                for k in range(len(part)):
+                    if begin + k in wanted:
+                        row = library.llama_get_logits_ith(context, k)
+                        found[begin + k] = np.ctypeslib.as_array(row, (self._size,)).copy()
+        finally:
+            library.llama_batch_free(batch)
+        return found
+
+    def goes_on(self, text: str) -> str:
+        """The one token, as text, that greedy decoding puts after `text`: by its own sampler."""
+        made = self._llama.create_completion(text, max_tokens=1, temperature=0.0)
+        return str(made["choices"][0]["text"])
