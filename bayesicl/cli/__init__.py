@@ -31,13 +31,15 @@ from bayesicl.cli import (
     laws,
     learn,
     plot,
+    recognition,
     summary,
 )
 from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
 COMMANDS = (
-    laws, import_, fit, summary, compare, forecast, contrast, plot, check, learn, collect, demo,
+    laws, import_, fit, summary, compare, forecast, contrast, plot, check, learn, collect, recognition,
+    demo,
 )  # fmt: skip
 
 

@@ -22,6 +22,14 @@ POLICIES = ("gold", "random", "permuted", "symbol")
 SYMBOLS = tuple("".join(letters) for letters in product("vxzq", "ueio", "bfgjkvz"))
 
 
+def named(behaviour: str, policy: str) -> str:
+    """The hypothesis of demonstrations: "gold", "random", "matching", "matching, random", ...
+
+    behaviour: "" for the only one of a task.
+    """
+    return policy if not behaviour else behaviour if policy == "gold" else f"{behaviour}, {policy}"
+
+
 def demonstrated(
     policy: str, answers: Sequence[str], *, seed: int, order: int, name: str = "task"
 ) -> list[str]:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from ctypes import create_string_buffer
 from importlib.metadata import version
 from itertools import accumulate
 from pathlib import Path
@@ -38,9 +39,11 @@ class LlamaCpp:
         if not Path(path).is_file():
             raise InputError(f"--model {model}: llama.cpp needs a .gguf file, and there is none")
         try:
+            # Keys and values in float32: in llama.cpp's usual float16 scores move by a hundredth.
+            whole = library.GGML_TYPE_F32
             self._llama = library.Llama(
                 path, n_ctx=context or 0, n_batch=AT_A_TIME, n_threads=threads,
-                n_threads_batch=threads, verbose=False,
+                n_threads_batch=threads, verbose=False, type_k=whole, type_v=whole,
             )  # fmt: skip
         except (ValueError, RuntimeError) as error:
             raise InputError(f"--model {model}: llama.cpp cannot load it ({error})") from error
@@ -72,15 +75,17 @@ class LlamaCpp:
         )
 
     def _piece(self, token: int, *, special: bool) -> bytes:
-        return self._llama.detokenize([token], special=special) if token >= 0 else b""
+        """The text of a token, in bytes; that of a special one only where asked for."""
+        room = create_string_buffer(1024)
+        vocabulary = self._llama._model.vocab
+        n = self._library.llama_token_to_piece(vocabulary, token, room, 1024, 0, special)
+        return room.raw[: max(n, 0)]
 
     def _encode(self, prompt: Prompt) -> tuple[list[int], Tokens, list[tuple[int, int]]]:
         """Token numbers, where they are in bytes, and where the answers are in bytes."""
         text = prompt.text.encode()
         ids = self._llama.tokenize(text, add_bos=not prompt.whole, special=prompt.whole)
-        pieces = [self._llama._model.token_to_piece(t, special=prompt.whole) for t in ids]
-        if not prompt.whole and ids and ids[0] == self._llama.token_bos():
-            pieces[0] = b""
+        pieces = [self._piece(token, special=prompt.whole) for token in ids]
         if len(ids) > 1 and ids[0] == ids[1] == self._llama.token_bos():
             raise InputError(
                 f"the prompt of {self.model} begins with its first token twice: the template has "

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from bayesicl.collect.backend import Backend
-from bayesicl.collect.labels import POLICIES, demonstrated
+from bayesicl.collect.labels import POLICIES, demonstrated, named
 from bayesicl.collect.prompts import PLAIN, Example, Prompt, Render, plain
 from bayesicl.collect.questions import Task
 from bayesicl.errors import InputError
@@ -76,10 +76,8 @@ class Order:
 
     @property
     def hypothesis(self) -> str:
-        """What the demonstrations were made of: "gold", "matching", "matching, random", ..."""
-        if not self.behaviour:
-            return self.labels
-        return self.behaviour + (f", {self.labels}" if self.labels != "gold" else "")
+        """What the demonstrations were made of."""
+        return named(self.behaviour, self.labels)
 
     def permutation(self, seed: int) -> np.ndarray:
         """The order of the questions, (n,): the same for every model, behaviour and policy."""

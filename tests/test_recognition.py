@@ -1,0 +1,83 @@
+import numpy as np
+import pandas as pd
+import pytest
+from simulate import STRAIGHT, reuse_engines  # noqa: F401
+
+from bayesicl import InputError, Settings, fit, read_curves
+from bayesicl.recognition import recognition, verdict
+
+SHOTS = np.array([0, 1, 2, 4, 8, 16, 32])
+SETTINGS = Settings(warmup=200, draws=300)
+
+
+def counts(curves: dict[str, tuple[float, float]], seed=0) -> pd.DataFrame:
+    """Curves of STRAIGHT: name -> a and b."""
+    rng = np.random.default_rng(seed)
+    tables = []
+    for name, (a, b) in curves.items():
+        p = a + (b - a) * SHOTS / (SHOTS + 5)
+        correct = rng.binomial(2000, p)
+        tables.append(
+            pd.DataFrame({"task": "t", "hypothesis": name, "shots": SHOTS, "correct": correct})
+        )
+    return pd.concat(tables).assign(total=2000)
+
+
+@pytest.fixture(scope="module")
+def law(tmp_path_factory):
+    path = tmp_path_factory.mktemp("law") / "straight.py"
+    path.write_text(STRAIGHT)
+    return path
+
+
+def of(table, law, **more):
+    fits = fit(read_curves(table), law, settings=SETTINGS)
+    return recognition(fits, law=law, **more), fits
+
+
+def test_the_share_is_that_of_the_truth(law):
+    curves = {"gold": (0.2, 0.8), "random": (0.2, 0.5), "permuted": (0.1, 0.3)}
+    table, _ = of(counts(curves), law)
+    rows = table.set_index("quantity")
+    reached = 32 / 37
+    truth = {
+        "start": 0.2, "gain, gold": 0.6 * reached, "gain, random": 0.3 * reached,
+        "gain, permuted": 0.2 * reached, "learned": 0.3 * reached, "share recognised": 0.5,
+    }  # fmt: skip
+    assert set(rows.index) == set(truth)
+    for name, value in truth.items():
+        wide = rows.loc[name, "upper"] - rows.loc[name, "lower"]
+        assert rows.loc[name, "median"] == pytest.approx(value, abs=wide)
+        assert 0 < wide < 0.12
+    words = verdict(table)
+    assert "up to 32 shots unpaired labels give 0.5" in words or "give 0.4" in words
+    assert "is beyond doubt" in words
+
+
+def test_no_gain_is_not_shared_out(law):
+    table, _ = of(counts({"gold": (0.4, 0.4), "random": (0.4, 0.4)}), law)
+    share = table.set_index("quantity").loc["share recognised"]
+    assert np.isnan(share["median"])
+    assert share["note"] == "no gain to share out"
+    assert "no gain to share out" in verdict(table)
+
+
+def test_behaviours_are_told_apart(law):
+    curves = {
+        "matching": (0.3, 0.9), "matching, random": (0.3, 0.5),
+        "not_matching": (0.3, 0.6), "not_matching, random": (0.3, 0.6),
+    }  # fmt: skip
+    table, _ = of(counts(curves), law, at=16)
+    shares = table[table["quantity"] == "share recognised"].set_index("behaviour")["median"]
+    assert shares.to_dict() == pytest.approx({"matching": 1 / 3, "not_matching": 1.0}, abs=0.12)
+
+
+def test_fits_without_policies_are_refused(law):
+    _, fits = of(counts({"gold": (0.2, 0.8), "random": (0.2, 0.5)}), law)
+    with pytest.raises(InputError, match="--shots must be at least 1"):
+        recognition(fits, at=0)
+    one = fit(read_curves(counts({"gold": (0.2, 0.8)})), law, settings=SETTINGS)
+    with pytest.raises(InputError, match="its curves are gold; measure gold labels and others"):
+        recognition(one, law=law)
+    table, _ = of(counts({"gold": (0.2, 0.8), "symbol": (0.2, 0.5)}), law)
+    assert "no random labels" in verdict(table)
