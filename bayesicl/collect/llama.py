@@ -47,8 +47,8 @@ class LlamaCpp:
             )  # fmt: skip
         except (ValueError, RuntimeError) as error:
             raise InputError(f"--model {model}: llama.cpp cannot load it ({error})") from error
-        trained = self._llama._model.n_ctx_train()
-        self.context = min(self._llama.n_ctx(), trained)
+        limits = [context, self._llama.n_ctx(), self._llama._model.n_ctx_train()]
+        self.context = min(n for n in limits if n)  # llama.cpp rounds up what it is asked for
         self.model, self.digest = Path(path).stem, digest(Path(path))
         self.versions = {"llama-cpp-python": version("llama-cpp-python")}
         self._size = self._llama.n_vocab()
