@@ -10,7 +10,7 @@ from importlib.util import find_spec
 
 import numpy as np
 import pytest
-from test_collect_transformers import TASK, gemma  # noqa: F401
+from test_collect_transformers import TASK, gemma_file
 
 from bayesicl.collect.backend import self_test
 from bayesicl.collect.hf import located
@@ -139,13 +139,14 @@ def serving(path: str, *, logits: bool):
             run.terminate()
 
 
-def test_a_real_server(gemma, tmp_path, capsys):
+def test_a_real_server(tmp_path, capsys):
     from bayesicl.cli import main
     from bayesicl.collect.hf import Transformers
     from bayesicl.collect.server import Server
 
-    theirs, same = per_token(Transformers(str(gemma), threads=1))
-    with serving(str(gemma), logits=True) as url:
+    gemma = gemma_file(tmp_path)
+    theirs, same = per_token(Transformers(gemma, threads=1))
+    with serving(gemma, logits=True) as url:
         backend = Server(url, context=256)
         assert self_test(backend)["agreement"] == 1
         ours, tokens = per_token(backend)
@@ -165,14 +166,14 @@ def test_a_real_server_that_scores_wrongly_is_refused():
     """Where a model has no first token of its own, this server is one token off."""
     from bayesicl.collect.server import Server
 
-    with serving(located(QUANTISED), logits=True) as url:
-        with pytest.raises(InputError, match="are not those it decodes by"):
-            self_test(Server(url, context=256))
+    off_by_one = pytest.raises(InputError, match="are not those it decodes by")
+    with serving(located(QUANTISED), logits=True) as url, off_by_one:
+        self_test(Server(url, context=256))
 
 
 def test_a_real_server_without_prompt_log_probabilities_is_refused():
     from bayesicl.collect.server import Server
 
-    with serving(located(QUANTISED), logits=False) as url:
-        with pytest.raises(InputError, match="logits_all"):
-            self_test(Server(url, context=256))
+    none = pytest.raises(InputError, match="logits_all")
+    with serving(located(QUANTISED), logits=False) as url, none:
+        self_test(Server(url, context=256))

