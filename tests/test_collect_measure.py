@@ -69,6 +69,13 @@ def test_what_is_there_is_not_measured_again(tmp_path):
         run(tmp_path, [Fake()], Design(orders=3, seed=1))
 
 
+def test_models_share_a_folder(tmp_path):
+    run(tmp_path, [Fake()], Design(orders=2))
+    _, table = run(tmp_path, [Fake()], Design(orders=2, max_shots=3), variant="base")
+    assert table.groupby("variant")["shots"].max().to_dict() == {"base": 3, "unstated": 8}
+    assert len(read_curves(table, outcome="nll")) == 2
+
+
 def test_killed_and_run_again(tmp_path):
     code = f"""
 import sys

@@ -79,6 +79,7 @@ def test_hypotheses_are_what_generated_the_demonstrations():
     ("settings", "words"),
     [
         ({"labels": ["golden"]}, "--labels must be gold, random, permuted, symbol, got 'golden'"),
+        ({"labels": ["gold", "gold"]}, "--labels names one twice"),
         ({"orders": 0}, "--orders"),
         ({"max_shots": 0}, "--max-shots"),
         ({"template": "x"}, "--template"),

@@ -68,8 +68,11 @@ class Collection:
     def join(self) -> Path:
         """Write the table of all orders in the folder, by model, task, hypothesis and order."""
         frames = [pd.read_csv(path) for path in sorted((self.folder / "orders").glob("*.csv"))]
+        table = pd.concat(frames, ignore_index=True)
+        if "variant" in table:  # a key, which must be filled in
+            table["variant"] = table["variant"].fillna("unstated")
         with in_one_step(self.folder / TABLE) as part:
-            pd.concat(frames, ignore_index=True).to_csv(part, index=False, lineterminator="\n")
+            table.to_csv(part, index=False, lineterminator="\n")
         return self.folder / TABLE
 
     def record(self, run: dict) -> None:

@@ -38,6 +38,8 @@ class Design:
         for policy in self.labels:
             if policy not in POLICIES:
                 raise InputError(f"--labels must be {', '.join(POLICIES)}, got {policy!r}")
+        if len(set(self.labels)) < len(self.labels):
+            raise InputError(f"--labels names one twice: {' '.join(self.labels)}")
         if self.orders < 1:
             raise InputError(f"--orders must be at least 1, got {self.orders}")
         if self.max_shots is not None and self.max_shots < 1:
