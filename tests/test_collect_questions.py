@@ -1,10 +1,14 @@
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from bayesicl.collect.labels import SYMBOLS, demonstrated
 from bayesicl.collect.questions import read_task, read_tasks
 from bayesicl.errors import CurveWarning, InputError
+
+OWN = Path(__file__).parents[1] / "examples" / "questions" / "README.md"
 
 
 def write(folder, name, text):
@@ -116,3 +120,21 @@ def test_gold_stays_and_few_or_many_answers_are_told():
         demonstrated("permuted", ["x", "x"], seed=0, order=0)
     with pytest.raises(InputError, match="300 different answers"):
         demonstrated("symbol", [str(n) for n in range(300)], seed=0, order=0)
+
+
+def test_the_projects_own_questions():
+    tasks = read_tasks([str(OWN.parent)])
+    table = {
+        name: (int(questions), int(answers))
+        for name, questions, answers in re.findall(
+            r"^\| `(\w+)\.csv` \|.*\| (\d+) \| (\d+) \|$", OWN.read_text(), re.M
+        )
+    }
+    assert len(tasks) >= 8
+    assert table == {
+        task.name: (len(task.inputs), len(set(next(iter(task.answers.values()))))) for task in tasks
+    }
+    assert all(len(task.inputs) > 60 for task in tasks)
+    [patience] = [task for task in tasks if task.name == "patience"]
+    pairs = zip(patience.answers["matching"], patience.answers["not_matching"], strict=True)
+    assert sorted(pairs) == [("No", "Yes")] * 34 + [("Yes", "No")] * 34

@@ -9,7 +9,8 @@ where it stopped; more models may share DIR.
 
 --model is a .gguf file, a folder or a hub name (transformers), package:NAME (the .gguf file in an
 installed Python package), or the URL of an OpenAI-compatible server that returns prompt
-log-probabilities, such as vLLM's. Several URLs, or several --device, share the work.
+log-probabilities, such as vLLM's (a key is taken from OPENAI_API_KEY). Several URLs, or several
+--device, share the work.
 
 --labels: gold, the right answers; random, drawn independently, scored at the right answer (that
 is, how much mere recognition of the task gives; each number of shots is a prompt of its own);
