@@ -4,7 +4,7 @@ from fake_model import Fake
 from bayesicl.collect.plan import Design, Order, grid, orders
 from bayesicl.collect.prompts import Example, chat, plain
 from bayesicl.collect.questions import Task
-from bayesicl.errors import InputError
+from bayesicl.errors import CurveWarning, InputError
 
 SUMS = [Example(f"{n} + 1", str(n + 1), str(n + 1)) for n in range(4)]
 TASK = Task("sums", tuple(f"{n} + 1" for n in range(9)), {"": tuple(str(n + 1) for n in range(9))})
@@ -73,6 +73,15 @@ def test_hypotheses_are_what_generated_the_demonstrations():
         ("sums", "gold"), ("sums", "random"), ("p", "matching"), ("p", "matching, random"),
         ("p", "not_matching"), ("p", "not_matching, random"),
     ]  # fmt: skip
+
+
+def test_permuted_labels_that_are_the_other_behaviour_are_left_out():
+    pair = Task("p", ("a", "b"), {"matching": ("Yes", "No"), "not_matching": ("No", "Yes")})
+    with pytest.warns(CurveWarning, match="p: permuted labels are those of the other behaviour"):
+        planned = list(orders([TASK, pair], Design(("gold", "permuted"), 2)))
+    assert [(o.number, o.hypothesis) for o in planned] == [
+        (n, name) for n in (0, 1) for name in ("gold", "permuted", "matching", "not_matching")
+    ]
 
 
 @pytest.mark.parametrize(

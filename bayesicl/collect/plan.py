@@ -2,8 +2,10 @@
 
 import hashlib
 import json
+import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,7 @@ from bayesicl.collect.backend import Backend
 from bayesicl.collect.labels import POLICIES, demonstrated, named
 from bayesicl.collect.prompts import PLAIN, Example, Prompt, Render, plain
 from bayesicl.collect.questions import Task
-from bayesicl.errors import InputError
+from bayesicl.errors import CurveWarning, InputError
 
 FORMAT = 1  # of the rows that are written
 
@@ -85,16 +87,18 @@ class Order:
         """The order of the questions, (n,): the same for every model, behaviour and policy."""
         return np.random.default_rng([seed, 0, self.number]).permutation(len(self.task.inputs))
 
+    def shown(self, seed: int) -> list[str]:
+        """What is shown as the answer to each question, (n,); InputError as `demonstrated`."""
+        right = self.task.answers[self.behaviour]
+        return demonstrated(self.labels, right, seed=seed, order=self.number, name=self.task.name)
+
     def prompts(self, design: Design, render: Render) -> list[Prompt]:
         """The prompts that measure this order, before the window cuts them.
 
         One, where the answer that is scored is the next prompt's demonstration; else one for each
         number of shots of `grid`.
         """
-        right = self.task.answers[self.behaviour]
-        shown = demonstrated(
-            self.labels, right, seed=design.seed, order=self.number, name=self.task.name
-        )
+        right, shown = self.task.answers[self.behaviour], self.shown(design.seed)
         order = self.permutation(design.seed)
         if design.max_shots is not None:
             order = order[: design.max_shots + 1]
@@ -133,12 +137,28 @@ def grid(longest: int) -> list[int]:
 
 
 def orders(tasks: Sequence[Task], design: Design) -> Iterator[Order]:
-    """Every order, the first of all tasks first, so that a run that is stopped has some of each."""
+    """Every order, the first of all tasks first, so that a run that is stopped has some of each.
+
+    Permuted labels that are another behaviour's right ones, as in persona sets of two answers, are
+    left out, with a CurveWarning: they are measured already.
+    """
+    curves = []
+    for task in tasks:
+        doubled = False
+        for behaviour, labels in product(task.answers, design.labels):
+            curve = Order(task, behaviour, labels, 0)
+            shown = curve.shown(design.seed)  # or InputError before anything is measured
+            other = labels == "permuted" and tuple(shown) in task.answers.values()
+            doubled |= other
+            curves += [] if other else [curve]
+        if doubled:
+            warnings.warn(
+                f"{task.name}: permuted labels are those of the other behaviour, and are left out",
+                CurveWarning,
+                stacklevel=2,
+            )
     for number in range(design.orders):
-        for task in tasks:
-            for behaviour in task.answers:
-                for labels in design.labels:
-                    yield Order(task, behaviour, labels, number)
+        yield from (replace(curve, number=number) for curve in curves)
 
 
 def settings_key(settings: dict[str, Any]) -> str:
