@@ -126,12 +126,13 @@ def verdict(table: pd.DataFrame, *, level: float = 0.9) -> str:
         elif np.isnan(share["median"]):
             lines.append(f"{name}: right labels gain nothing beyond doubt: no gain to share out.")
         else:
-            learned = rows["learned"]
-            sure = learned["lower"] > 0
             lines.append(
-                f"{name}: up to {share['shots']} shots unpaired labels give "
-                f"{share['median']:.2f} of the gain ({100 * level:g}% interval "
-                f"{share['lower']:.2f} to {share['upper']:.2f}); that right labels add to it is "
-                f"{'beyond doubt' if sure else 'not beyond doubt'}."
+                f"{name}: up to {share['shots']} shots unpaired labels give {_interval(share)} of "
+                f"the gain with right labels, which add {_interval(rows['learned'])} in "
+                f"probability ({100 * level:g}% intervals)."
             )
     return "\n".join(lines)
+
+
+def _interval(row: dict) -> str:
+    return f"{row['median']:.2f} ({row['lower']:.2f} to {row['upper']:.2f})"

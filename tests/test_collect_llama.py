@@ -91,6 +91,7 @@ def test_quantised_files_agree_on_average(quantised, capsys):
     with capsys.disabled():
         off = abs(ours - theirs)
         print(f"\nquantised, nll per token: median |d| {np.median(off):.4f}, max {off.max():.4f}")
+        print(f"means: llama.cpp {ours.mean():.4f}, transformers {theirs.mean():.4f}")
     assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
 
 
@@ -154,6 +155,7 @@ def test_a_real_server(tmp_path, capsys):
         with capsys.disabled():
             off = abs(ours - theirs)
             print(f"\nserver, nll per token: median |d| {np.median(off):.4f}, max {off.max():.4f}")
+            print(f"means: server {ours.mean():.4f}, transformers {theirs.mean():.4f}")
         assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
         questions = tmp_path / "next.csv"
         lines = zip(TASK.inputs, TASK.answers[""], strict=True)
