@@ -38,8 +38,8 @@ from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
 COMMANDS = (
-    laws, import_, fit, summary, compare, forecast, contrast, plot, check, learn, collect, recognition,
-    demo,
+    laws, import_, collect, fit, summary, compare, forecast, contrast, recognition, plot, check,
+    learn, demo,
 )  # fmt: skip
 
 
