@@ -22,6 +22,7 @@ class Fake:
 
     name = "fake"
     digest = "f" * 64
+    dtype = "float32"
     at_once = 1
     versions = {"fake": "1"}  # noqa: RUF012
 

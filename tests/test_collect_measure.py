@@ -67,6 +67,11 @@ def test_what_is_there_is_not_measured_again(tmp_path):
     assert table["replicate"].nunique() == 3
     with pytest.raises(InputError, match="measured before with other questions, template, seed"):
         run(tmp_path, [Fake()], Design(orders=3, seed=1))
+    for name, value in {"dtype": "bfloat16", "digest": "", "context": 99}.items():
+        other = Fake()
+        setattr(other, name, value)
+        with pytest.raises(InputError, match="measured before with other"):
+            run(tmp_path, [other], design)
 
 
 def test_models_share_a_folder(tmp_path):

@@ -111,8 +111,10 @@ def test_scores_are_those_of_a_direct_computation(tiny, as_chat):
 
 
 def test_self_test_passes(tiny):
-    seen = self_test(Transformers(str(tiny), threads=1))
-    assert seen["agreement"] == 1
+    backend = Transformers(str(tiny), threads=1)
+    assert backend.dtype == "float32"
+    assert self_test(backend)["agreement"] == 1
+    assert Transformers(str(tiny), dtype="bfloat16").dtype == "bfloat16"
 
 
 def test_batches_and_memory(tiny, monkeypatch):

@@ -33,13 +33,15 @@ class Backend(Protocol):
     """A language model that scores answers within a text.
 
     name: of the kind of back end. model: a short name for tables. digest: SHA-256 of its files, ""
-    where they cannot be seen. context: tokens that it can read, or None where it does not say.
+    where they cannot be seen. dtype: in which it computes, such as float32; "" where unknown.
+    context: tokens that it can read, or None where it does not say.
     at_once: orders that it likes to get together. versions: of what computes.
     """
 
     name: str
     model: str
     digest: str
+    dtype: str
     context: int | None
     at_once: int
     versions: dict[str, str]

@@ -66,6 +66,7 @@ class Transformers:
             )
         self.model = Path(path).stem if path.endswith(".gguf") else Path(path).name
         self.digest = digest(Path(path)) if Path(path).exists() else _commit(self._model)
+        self.dtype = str(self._model.dtype).removeprefix("torch.")
         config = self._model.config.get_text_config()
         limits = [context, getattr(config, "max_position_embeddings", None)]
         self.context = min((n for n in limits if n), default=None)

@@ -21,6 +21,7 @@ class LlamaCpp:
     """A GGUF file; see `backend.Backend`."""
 
     name = "llama.cpp"
+    dtype = ""  # as the file has its weights
     at_once = 1
 
     def __init__(self, model: str, *, context: int | None = None, threads: int | None = None):

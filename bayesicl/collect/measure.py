@@ -85,6 +85,8 @@ class Collection:
 def settings_of(order: Order, design: Design, backend: Backend) -> str:
     """The key of all that an order's rows depend on."""
     model = {"backend": backend.name, "digest": backend.digest, "context": backend.context}
+    model |= {} if backend.digest else {"model": backend.model}
+    model |= {} if backend.dtype == "float32" else {"dtype": backend.dtype}
     return settings_key(design.of(order.task) | model)
 
 

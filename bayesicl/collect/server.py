@@ -26,7 +26,7 @@ class Server:
     """A model behind a URL; see `backend.Backend`."""
 
     name = "server"
-    digest = ""
+    digest = dtype = ""
     at_once = 1
     versions: dict[str, str] = {}  # noqa: RUF012 (it does not tell)
 
