@@ -53,7 +53,7 @@ _PLAIN = (
         "mean-nll",
         "mean of per-prompt nll: variance c mean^1.5 / prompts, c learned per curve; where "
         "prompts are not counted each mean counts as one",
-        ("nll prompts", "nll aggregated"),
+        ("nll aggregated", "nll prompts"),
         sample_c_of_nll,
         nll_moments,
         scale=MEAN_NLL,
@@ -107,7 +107,7 @@ def kinds_of(scale: Scale) -> tuple[str, ...]:
     """The kinds of study on a scale.
 
     >>> kinds_of(MEAN_NLL)
-    ('nll prompts', 'nll aggregated', 'nll given se')
+    ('nll aggregated', 'nll prompts', 'nll given se')
     """
     return tuple(kind for noise in _PLAIN if noise.scale == scale for kind in noise.kinds)
 

@@ -39,7 +39,7 @@ def add_options(parser: common.Parser) -> None:
     add(
         "--kind", type=lambda text: text.replace("-", " "), metavar="KIND",
         help="what a cell is made of: counts, replicated-counts, prompts, aggregated or given-se "
-        "(default: by --noise, else by the law); of mean nll nll-prompts, nll-aggregated or "
+        "(default: by --noise, else by the law); of mean nll nll-aggregated, nll-prompts or "
         "nll-given-se",
     )  # fmt: skip
     add("--hypotheses", type=int, default=1, metavar="H", help="curves of a study (default 1)")
