@@ -63,15 +63,15 @@ def plan(
             f"--backgrounds {backgrounds}: no law here weighs hypotheses ({', '.join(names)}); "
             "leave it out"
         )
-    for law in loaded:
-        if law.scale != curves.scale:
-            raise InputError(
-                f"{curves.source}: law {law.name} is of {law.scale.name}, and the outcome here is "
-                f"{curves.scale.name}, another quantity; laws of that are "
-                f"{', '.join(laws_of(curves.scale))}; or read another outcome (--outcome)"
-            )
     tasks, tried = [], set()
     for study in curves:
+        for law in loaded:
+            if law.scale != study.scale:
+                raise InputError(
+                    f"{study.label}: law {law.name} is of {law.scale.name}, and the outcome here "
+                    f"is {study.scale.name}, another quantity; laws of that are "
+                    f"{', '.join(laws_of(study.scale))}; or read another outcome (--outcome)"
+                )
         suited = load_noise(noise, study.kind)
         for name in (*names, suited.name):
             if AT in name and (len(study.hypotheses) > 1 or backgrounds != 1):
