@@ -25,7 +25,7 @@ from bayesicl.identify import elements
 from bayesicl.labels import Labels
 from bayesicl.law import Law, load_law
 from bayesicl.noise import Noise
-from bayesicl.noises import load_noise
+from bayesicl.noises import kinds_of, load_noise
 from bayesicl.plan import plan
 from bayesicl.ranks import RANKED, Calibration, Ranked, calibration
 from bayesicl.retry import attempts, first_that_passes
@@ -36,7 +36,7 @@ from bayesicl.writing import in_one_step
 
 def calibrate(
     law: str | Path | Law,
-    layout: Layout = Layout(),  # noqa: B008 (frozen)
+    layout: Layout | None = None,
     *,
     simulations: int = 200,
     noise: str | None = None,
@@ -52,7 +52,8 @@ def calibrate(
 
     Args:
         law: name of a law or path of a law file.
-        layout: what is measured of every study.
+        layout: what is measured of every study; None for the usual shots and the first kind of
+            outcome on the law's scale.
         simulations: how many, at least 1. The first are the same however many there are.
         noise: how measurements scatter; None for the default of the layout's kind.
         backgrounds: hypotheses that may be believed but were not observed, >= 0.
@@ -77,7 +78,9 @@ def calibrate(
     """
     if simulations < 1:
         raise InputError(f"--simulations must be at least 1, got {simulations}")
-    law, suited = load_law(law), load_noise(noise, layout.kind)
+    law = load_law(law)
+    layout = layout or Layout(kinds_of(law.scale)[0])
+    suited = load_noise(noise, layout.kind)
     plan(layout.curves(), law, noise=noise, backgrounds=backgrounds)  # finds what is wrong
     key = content_key(law, suited, layout, backgrounds, rows, settings, seed, device)
     with precision(device):
@@ -147,7 +150,7 @@ class Check:
                 out[str(name)] = draws.to_numpy()[0]
         for at, shots, h in _unseen(self.study):
             whose = "" if one else f"[{self.study.hypotheses[h]}]"
-            out[f"p({shots}){whose}"] = np.exp(logp[0, :, at])
+            out[f"{self.study.scale.symbol}({shots}){whose}"] = np.exp(logp[0, :, at])
         return out
 
 

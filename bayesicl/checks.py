@@ -8,10 +8,12 @@ import numpy as np
 import pandas as pd
 
 from bayesicl.errors import InputError
+from bayesicl.scale import MEAN_NLL, PROBABILITY
 from bayesicl.table import Table, label, listed, show
 
 _OPTIONAL_KEYS = ("model", "variant", "task")  # study columns that may be missing
 _COLUMN_OF = {"counts": "correct", "prob": "prob", "nll": "nll", "nll_of_mean": "nll_of_mean"}
+_COLUMN_OF |= {"mean_nll": "mean_nll"}
 _MEASURED = ("correct", "total", "prob", "nll", "nll_of_mean", "mean_nll", "se")
 _NOT_STUDY = ("hypothesis", "shots", "replicate", "chance", *_MEASURED)
 MAX_SHOTS = 10_000_000
@@ -23,12 +25,12 @@ class Measurements:
     """Checked rows, sorted by study, hypothesis, shots and replicate.
 
     Attributes:
-        rows: study, hypothesis and replicate (codes), shots, y (in [0, 1]), total (1 where the
-            table has none), se and chance (NaN where the table has none).
+        rows: study, hypothesis and replicate (codes), shots, y (in [0, 1]; mean_nll: >= 0),
+            total (1 where the table has none), se and chance (NaN where the table has none).
         keys: the key of each study, by code.
         hypotheses: the label of each hypothesis, by code.
         covariates: the columns constant within each study, by code.
-        outcome: "counts" or "prob".
+        outcome: "counts", "prob" or "mean_nll".
         batched: whether the table has a `total`.
         source: the file as it was named, or "DataFrame".
         table: the frame as it was read, with its keys as text and its shots as integers.
@@ -60,7 +62,7 @@ def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     replicate, replicates = table.labels("replicate", "0")
     shots = _shots(table)
     outcome = _choose_outcome(table, outcome)
-    measured = _counts(table) if outcome == "counts" else _probabilities(table, outcome)
+    measured = _counts(table) if outcome == "counts" else _means(table, outcome)
     rows = pd.DataFrame(
         {"study": study, "hypothesis": hypothesis, "shots": shots, "replicate": replicate}
         | {"se": np.nan}
@@ -80,7 +82,7 @@ def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
         keys=[{name: str(texts[name].iloc[start]) for name in by} for start in starts],
         hypotheses=hypotheses,
         covariates=_covariates(table.frame, others, study, len(starts)),
-        outcome="counts" if outcome == "counts" else "prob",
+        outcome=outcome if outcome in ("counts", "mean_nll") else "prob",
         batched="total" in table.frame,
         source=table.source,
         table=clean.reset_index(drop=True),
@@ -124,32 +126,31 @@ def _shots(table: Table) -> np.ndarray:
 
 
 def _choose_outcome(table: Table, outcome: str | None) -> str:
-    """The outcome to read; mean_nll is told apart because it looks like nll_of_mean but is not."""
+    """The outcome to read: of a table that has several, the one that is asked for."""
     present = [name for name, column in _COLUMN_OF.items() if column in table.frame]
-    if outcome == "mean_nll" or (outcome is None and not present and "mean_nll" in table.frame):
-        raise InputError(
-            f"{table.source}: no law here is declared on mean_nll, the mean of -log p: it is "
-            "another quantity than -log(mean p), by up to several nats; give `nll` of single "
-            "prompts with a `replicate` column, or the mean of p as `prob` with `total`"
-        )
     if outcome is not None and outcome not in _COLUMN_OF:
         raise InputError(f"--outcome must be one of {listed(_COLUMN_OF)}, got {outcome!r}")
-    if outcome is not None and outcome not in present:
-        column = _COLUMN_OF[outcome]
+    if outcome is not None and (column := _column(table, outcome)) not in table.frame:
         raise InputError(
             f"{table.source}: --outcome {outcome} needs a column `{column}`; the columns are "
             f"{listed(table.frame)}; name yours with --column {column}=NAME"
         )
     if outcome is None and not present:
         raise InputError(
-            f"{table.source}: no outcome: give a column `correct` (with `total`), `prob`, `nll` or "
-            f"`nll_of_mean`; the columns are {listed(table.frame)}; name yours with "
-            "--column correct=NAME"
+            f"{table.source}: no outcome: give a column `correct` (with `total`), `prob`, "
+            f"`nll`, `nll_of_mean` or `mean_nll`; the columns are {listed(table.frame)}; name "
+            "yours with --column correct=NAME"
         )
     if outcome is None and len(present) > 1:
         flags = " or ".join(f"--outcome {name}" for name in present)
         raise InputError(f"{table.source}: holds several outcomes; choose one with {flags}")
     return outcome or present[0]
+
+
+def _column(table: Table, outcome: str) -> str:
+    """Where an outcome is read; the mean of nll is taken here where single prompts have theirs."""
+    averaged = outcome != "mean_nll" or "mean_nll" in table.frame or "nll" not in table.frame
+    return _COLUMN_OF[outcome] if averaged else "nll"
 
 
 def _totals(table: Table) -> np.ndarray:
@@ -178,8 +179,9 @@ def _counts(table: Table) -> dict[str, np.ndarray]:
     return {"y": correct / total, "total": total}
 
 
-def _probabilities(table: Table, outcome: str) -> dict[str, np.ndarray]:
-    column = _COLUMN_OF[outcome]
+def _means(table: Table, outcome: str) -> dict[str, np.ndarray]:
+    """Probabilities or, if they are the outcome, mean nll: of prompts, or means over them."""
+    column = _column(table, outcome)
     has_total, has_se = "total" in table.frame, "se" in table.frame
     if has_total and has_se:
         raise InputError(
@@ -194,27 +196,30 @@ def _probabilities(table: Table, outcome: str) -> dict[str, np.ndarray]:
         nll = table.numbers(column, "at least 0 (nats)", _decimals(table, column))
         advice = "it is -log of a probability; change the sign of log-probabilities"
         table.reject(nll <= -1e-9, column, "at least 0 (nats)", advice)
-        y = np.exp(-np.maximum(nll, 0.0))
+        y = np.maximum(nll, 0.0) if outcome == "mean_nll" else np.exp(-np.maximum(nll, 0.0))
     total = _totals(table)
-    if outcome == "nll":
+    if column == "nll":
         if has_se:
             raise InputError(
                 f"{table.source}: `nll` is of single prompts and takes no `se`; call -log(mean p) "
-                "`nll_of_mean` (--column nll_of_mean=nll), or rename se away (--column unused=se)"
+                "`nll_of_mean` (--column nll_of_mean=nll) and a mean of nll `mean_nll`, or rename "
+                "se away (--column unused=se)"
             )
         table.reject(
             total > 1,
             "total",
             "1 beside `nll`, which is of single prompts",
-            "if nll is -log(mean p), read it as --column nll_of_mean=nll; if total belongs to "
-            "another outcome, rename it away (--column unused=total)",
+            "if nll is -log(mean p), read it as --column nll_of_mean=nll, if it is a mean of nll, "
+            "as --column mean_nll=nll; if total belongs to another outcome, rename it away "
+            "(--column unused=total)",
         )
     if not has_se:
         return {"y": y, "total": total}
     se = table.numbers("se", "above 0")
     table.reject(se <= 0, "se", "above 0", "no mean is known exactly; give `total` instead of se")
     must = f"at least {MIN_SE:g}"
-    table.reject(se < MIN_SE, "se", must, "it is on the scale of probability, and none is so exact")
+    unit = (MEAN_NLL if outcome == "mean_nll" else PROBABILITY).unit
+    table.reject(se < MIN_SE, "se", must, f"it is in {unit}, and none is so exact")
     return {"y": y, "total": total, "se": se}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from bayesicl.law import laws
 
 SHARED = (
-    "law", "priors", "coordinates", "noise", "noises", "process", "misfit", "population",
+    "law", "scale", "priors", "coordinates", "noise", "noises", "process", "misfit", "population",
     "special", "program", "posterior", "device", "lanes", "strides", "nuts", "warmup", "jumps",
     "chains", "draws", "settings", "engine", "retry", "convergence", "diagnose", "labels",
     "identify", "summary",

@@ -40,9 +40,9 @@ def contrast(
 
     Returns:
         One row a difference: task (all keys but the two sides), first, second, hypothesis,
-        believed, quantity ("logit pi", "log K", "gamma", "beta", "P", "p(n)", ...), shots, median,
-        lower, upper, probability_of_direction (that the sign is the median's), sds (distance of the
-        two means in posterior sds of the difference), identified, note.
+        believed, quantity ("logit pi", "log K", "gamma", "beta", "P", "p(n)" or "nll(n)", ...),
+        shots, median, lower, upper, probability_of_direction (that the sign is the median's), sds
+        (distance of the two means in posterior sds of the difference), identified, note.
 
     Raises InputError where nothing matches, a match is not unique, or laws or noise differ.
     """
@@ -56,7 +56,7 @@ def verdict(table: pd.DataFrame) -> str:
     lines = []
     # Over all that is contrasted, or one of many would always look sure; and by the distance in
     # sds as well, since draws cannot show so small a tail.
-    m = max((table["identified"] & (table["quantity"] != "p(n)")).sum(), 1)
+    m = max((table["identified"] & table["shots"].isna()).sum(), 1)
     bar, far = 1 - ALPHA / (2 * m), norm.isf(ALPHA / (2 * m))
     for key, group in table.groupby(["task", "first", "second"], sort=False):
         task, first, second = tuple(key)  # pyright: ignore[reportArgumentType]
@@ -66,7 +66,7 @@ def verdict(table: pd.DataFrame) -> str:
                 "be said."
             )
             continue
-        parameters = group[group["quantity"] != "p(n)"]
+        parameters = group[group["shots"].isna()]
         known = parameters["identified"]
         sure = known & (parameters["probability_of_direction"] >= bar) & (parameters["sds"] >= far)
         words = [
@@ -152,7 +152,8 @@ def _differences(first, second, task, name_first, name_second, at, level, law, s
     names = [name for name in ordered(first) if name in own]
     if {"gamma", "L", "P"} & set(names) and "ceiling" in names:
         names.remove("ceiling")  # their function: one finding is not to be counted twice
-    known = [identified(tree, [*names, "p_zero"]) for tree in (first, second)]
+    symbol = study_of(first).scale.symbol
+    known = [identified(tree, [*names, f"{symbol}_zero"]) for tree in (first, second)]
     n_believed = first["posterior"].sizes.get("believed", 0)
     for name in names:
         one, two = (elements(tree["posterior"][name]) for tree in (first, second))
@@ -167,7 +168,7 @@ def _differences(first, second, task, name_first, name_second, at, level, law, s
             if not note["identified"]:
                 note["note"] = "not identified" if converged else NOT_CONVERGED
             yield head | place | what | _difference(scaled, level, seed) | note
-    start = lambda h: all(k[Element("p_zero", h, "")] for k in known)  # noqa: E731
+    start = lambda h: all(k[Element(f"{symbol}_zero", h, "")] for k in known)  # noqa: E731
     for row in _curves(first, second, head, start, at, level, law, seed):
         yield row if converged else row | {"identified": False, "note": NOT_CONVERGED}
 
@@ -204,6 +205,7 @@ def _difference(draws: Sequence[np.ndarray], level: float, seed: int) -> dict[st
 
 def _curves(first, second, head, known, at, level, law, seed):
     """Differences of the curves; `known` tells of a hypothesis whether both know p at 0 shots."""
+    symbol = study_of(first).scale.symbol
     cells = [study_of(tree).cells for tree in (first, second)]
     longest = int(min(c.loc[c["fitted"], "shots"].max() for c in cells))
     shots = [0, longest] if at is None else sorted(set(at))
@@ -212,7 +214,12 @@ def _curves(first, second, head, known, at, level, law, seed):
         for n in shots:
             pair = [c.sel(hypothesis=hypothesis, shots=n) for c in curves]
             draws = [c["mean"].to_numpy().ravel() for c in pair]
-            place = {"hypothesis": hypothesis, "believed": "", "quantity": "p(n)", "shots": n}
+            place = {
+                "hypothesis": hypothesis,
+                "believed": "",
+                "quantity": f"{symbol}(n)",
+                "shots": n,
+            }
             told = n > 0 or known(hypothesis)
             note = "" if all(bool(c["within"]) for c in pair) else "extrapolated"
             about = {"identified": told, "note": note if told else "not identified"}

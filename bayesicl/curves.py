@@ -15,6 +15,7 @@ import pandas as pd
 
 from bayesicl.checks import Measurements, check
 from bayesicl.errors import CurveWarning, InputError
+from bayesicl.scale import Scale, scale_of
 from bayesicl.study import Study, nothing_left, split
 from bayesicl.table import read_table
 
@@ -29,7 +30,7 @@ class Curves:
         studies: one or more.
         table: the rows that were read, under canonical names: keys as text (missing key columns
             filled in), shots and the outcome as numbers, all other columns as they were.
-        outcome: "counts" or "prob".
+        outcome: "counts", "prob" or "mean_nll".
         source: the file as it was named, or "DataFrame".
     """
 
@@ -37,6 +38,11 @@ class Curves:
     table: pd.DataFrame = field(repr=False)
     outcome: str
     source: str
+
+    @property
+    def scale(self) -> Scale:
+        """What is measured, in all studies alike."""
+        return scale_of(self.outcome)
 
     def __iter__(self) -> Iterator[Study]:
         """Go through the studies."""
@@ -79,7 +85,9 @@ def read_curves(
             `total` needed where `correct` is 0 or 1). "prob": `prob`, the probability of the
             answer, in replicates or with `total` (prompts behind it) or `se`. "nll": `nll` >= 0 in
             nats of single prompts. "nll_of_mean": -log of a mean probability, with `total` or with
-            `se`, which is then on the scale of probability.
+            `se`, which is then on the scale of probability. "mean_nll": another quantity, the mean
+            of nll in nats, with `total` or `se` in nats or with neither, or in replicates; where
+            there is no such column, of `nll`. Only laws of mean nll fit it.
         columns: canonical name -> name in the file, as {"shots": "n_demos"}.
         where: a pandas query; only its rows are read.
         by: the columns whose values make a study.
@@ -126,7 +134,7 @@ def read_curves(
 def _cells(measured: Measurements) -> pd.DataFrame:
     """All cells of all studies at once: a Python loop over cells would take minutes."""
     rows, cell = measured.rows, ["study", "hypothesis", "shots"]
-    if measured.outcome == "prob":  # rows are means over `total` prompts: the mean over prompts
+    if measured.outcome != "counts":  # rows are means over `total` prompts: the mean over prompts
         weight = rows["total"] / rows.groupby(cell)["total"].transform("mean")
         rows = rows.assign(weighted=rows["y"] * weight)
     else:  # replicates count alike, whatever their number of items
@@ -143,7 +151,7 @@ def _cells(measured: Measurements) -> pd.DataFrame:
             chance=("chance", "first"),
         )
         .reset_index()
-        .assign(y=lambda frame: frame["y"].clip(0.0, 1.0))
+        .assign(y=lambda frame: scale_of(measured.outcome).cut(frame["y"].to_numpy()))
     )
 
 
@@ -177,19 +185,20 @@ def _study(
         kind = "prompts" if replicated else "aggregated"
     spread = kind in ("replicated counts", "prompts")
     total = block["mean" if kind == "replicated counts" else "sum"]
-    # Two successes and two failures added (Agresti and Coull), so that no bar has length 0.
-    shrunk = (y * total + 2) / (total + 4)
-    error = np.sqrt(shrunk * (1 - shrunk) / (total + 4))
+    given = kind == "given se"
+    if given or (kind == "aggregated" and not measured.batched):
+        total = np.full(len(y), np.nan)
+    scale = scale_of(measured.outcome)
+    error = scale.error(y, total)
     if spread:
         error = np.where(block["sd"] > 0, block["sd"] / np.sqrt(size), error)
-    given = kind == "given se"
     cells = pd.DataFrame(
         {
             "hypothesis": hypothesis,
             "shots": block["shots"],
             "y": y,
             "replicates": size if spread else np.ones_like(size),
-            "total": np.full(len(y), np.nan) if given else total,
+            "total": total,
             "se": block["se"],
             "error": block["se"] if given else error,
             "chance": block["chance"],
@@ -207,7 +216,7 @@ def _study(
     study = Study(
         key=measured.keys[code],
         hypotheses=tuple(measured.hypotheses[code] for code in codes),
-        kind=kind,
+        kind=f"{scale.prefix}{kind}",
         outcome=measured.outcome,
         items=(items or "shared") if kind == "replicated counts" else None,
         cells=cells,
@@ -220,7 +229,7 @@ def _study(
 
 def _check_cells(study: Study, replicated: bool, measured: Measurements) -> None:
     """What single rows cannot show: InputError where cells are too few or their error unknown."""
-    if study.kind == "given se" and replicated:
+    if study.kind.endswith("given se") and replicated:
         raise InputError(
             f"{measured.source}, {study.label}: `se` is of the mean of a cell, but a cell has "
             "several rows; keep one row a cell, or rename se away (--column unused=se)"
@@ -252,7 +261,7 @@ def _remarks(study: Study) -> list[str]:
             remarks.append(f"{name}all counts are full")
         elif y.min() == y.max():
             remarks.append(f"{name}the curve is constant at {y[0]:g}")
-        elif study.kind == "given se" and (rho := _goes_with(se, y)):
+        elif study.kind.endswith("given se") and (rho := _goes_with(se, y)):
             remarks.append(
                 f"{name}`se` goes with the outcome (Spearman {rho:.2f}), which bends the curve; "
                 "give `total` instead"

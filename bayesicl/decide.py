@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from bayesicl.errors import InputError
+from bayesicl.scale import Scale, scale_of
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
@@ -18,7 +19,8 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 def reach(prediction: xr.Dataset, threshold: float) -> pd.DataFrame:
     """Probability that the mean curve has reached `threshold` by each number of shots.
 
-    That is P(n* <= shots), where n*, the shots to the threshold, is 0 if p(0) is there already:
+    A probability reaches it from below, a mean nll from above. That is P(n* <= shots), where n*,
+    the shots to the threshold, is 0 if p(0) is there already:
     the share of curves that lie there at these shots, or the share at fewer where that is larger
     (for a curve that may fall). A path that only grazes the threshold between is not counted.
     Columns: hypothesis, shots, within (as in `bands`), probability. A probability that stays below
@@ -51,11 +53,19 @@ def shots_to(
 
 
 def _reached(prediction: xr.Dataset, threshold: float) -> xr.DataArray:
-    if not 0 < threshold < 1:
-        raise InputError(f"--threshold must lie between 0 and 1, got {threshold}")
-    there = (prediction["mean"] >= threshold).mean(("chain", "draw"))
+    scale = scale_of(prediction.attrs["outcome"])
+    check_between("--threshold", threshold, scale)
+    there = scale.better * (prediction["mean"] - threshold) >= 0
+    there = there.mean(("chain", "draw"))
     there = there.transpose("hypothesis", "shots")
     return there.copy(data=np.maximum.accumulate(there.to_numpy(), axis=1))
+
+
+def check_between(option: str, value: float, scale: Scale) -> None:
+    """Raise InputError where a value does not lie between 0 and the top of a scale."""
+    if not 0 < value < scale.top:
+        most = f"lie between 0 and {scale.top:g}" if scale.top < np.inf else "be above 0 nats"
+        raise InputError(f"{option} must {most}, got {value:g}")
 
 
 def useful_shots(
@@ -63,14 +73,17 @@ def useful_shots(
 ) -> pd.DataFrame:
     """The largest useful number of demonstrations: beyond it, doubling gains too little.
 
-    From which shots on is the gain of doubling them, p(2 n) - p(n), below `gain` with at least
-    `probability`, there and at all larger shots whose double the grid holds? One row a hypothesis:
-    hypothesis, useful_shots (infinite where the grid ends first), gain, probability, last (the
-    largest shots whose double is on the grid). p between the grid's shots is interpolated over
-    log(1 + shots), and is the law's own: its misfit goes up and down and is nobody's gain.
+    From which shots on is the gain of doubling them, p(2 n) - p(n) or nll(n) - nll(2 n), below
+    `gain` with at least `probability`, there and at all larger shots whose double the grid holds?
+    One row a hypothesis: hypothesis, useful_shots (infinite where the grid ends first), gain,
+    probability, last (the largest shots whose double is on the grid). The curve between the grid's
+    shots is interpolated over log(1 + shots), and is the law's own: its misfit goes up and down and
+    is nobody's gain.
     """
-    if not 0 < gain < 1 or not 0 < probability < 1:
-        raise InputError(f"gain and probability lie between 0 and 1, got {gain}, {probability}")
+    scale = scale_of(prediction.attrs["outcome"])
+    check_between("--gain", gain, scale)
+    if not 0 < probability < 1:
+        raise InputError(f"probability must lie between 0 and 1, got {probability}")
     shots = prediction["shots"].to_numpy()
     n = shots[(shots >= 1) & (2 * shots <= shots[-1])]
     if not n.size:
@@ -81,7 +94,8 @@ def useful_shots(
     for name, p in zip(mean["hypothesis"].to_numpy(), mean.to_numpy(), strict=True):
         p = p.reshape(-1, shots.size)
         ahead = np.stack([np.interp(np.log1p(2 * n), at, path) for path in p])
-        small = (ahead - p[:, np.isin(shots, n)] < gain).mean(axis=0) >= probability
+        gained = scale.better * (ahead - p[:, np.isin(shots, n)])
+        small = (gained < gain).mean(axis=0) >= probability
         stays = np.logical_and.accumulate(small[::-1])[::-1]
         found = float(n[np.argmax(stays)]) if stays.any() else np.inf
         rows.append({"hypothesis": name, "useful_shots": found})

@@ -99,7 +99,7 @@ def _fit(curves: dict[str, Curves], out: Path) -> dict[str, list[xr.DataTree]]:
 
 
 def _trees(curves: Curves, laws: Sequence[str], folder: Path) -> list[xr.DataTree]:
-    rows = fit_and_save(curves, chosen_laws(laws), folder, settings=Settings())
+    rows = fit_and_save(curves, chosen_laws(laws, curves.scale), folder, settings=Settings())
     if failures := [row.failure for row in rows if row.failure]:
         raise RuntimeError(f"the demo's own fits broke down: {'; '.join(failures)}")
     return [load(row.path) for row in rows]

@@ -28,6 +28,7 @@ from bayesicl.law import AT, Law
 from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
+from bayesicl.scale import Scale
 from bayesicl.settings import Settings
 from bayesicl.summary import missed, record
 from bayesicl.tree import FORMAT, content_key
@@ -211,7 +212,7 @@ def attributes(task: Task, settings: Settings, seed: int, device: str) -> dict[s
 
 
 def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:
-    """Warn where a study has fewer cells than the law parameters, or falls as the law cannot."""
+    """Warn where a study has fewer cells than the law parameters, or worsens as the law cannot."""
     n_cells = int(study.cells["fitted"].sum())
     if n_cells < n_parameters and AT not in law.name:  # a learned prior is there for that
         warnings.warn(
@@ -225,13 +226,14 @@ def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:
     fitted = study.cells[study.cells["fitted"]]
     for h in range(len(study.hypotheses)):
         cells = fitted[fitted["hypothesis"] == h]
-        if law.monotone and (fall := _fall(cells)):
-            message = f"{study.curve_name(h)}: falls {fall}; law {law.name} cannot fall"
+        if law.monotone and (fall := _fall(cells, study.scale)):
+            how = study.scale.worse
+            message = f"{study.curve_name(h)}: {how}s {fall}; law {law.name} cannot {how}"
             warnings.warn(CurveWarning(message, FALL), stacklevel=2)
 
 
-def _fall(cells) -> str:
-    """Where a curve lies below an earlier stretch beyond noise, in words; or ''."""
+def _fall(cells, scale: Scale) -> str:
+    """Where a curve is worse than an earlier stretch beyond noise, in words; or ''."""
     if len(cells) < 4:
         return ""
     # Means over stretches of a quarter of the curve: one noisy cell is no fall.
@@ -239,7 +241,7 @@ def _fall(cells) -> str:
     y, e, n = (cells[name].to_numpy() for name in ("y", "error", "shots"))
     mean = np.array([y[p].mean() for p in parts])
     error = np.array([np.sqrt((e[p] ** 2).sum()) / len(p) for p in parts])
-    drop = mean[:, None] - mean
+    drop = scale.better * (mean[:, None] - mean)
     beyond = (drop > 4 * np.hypot(error[:, None], error)) & (drop > 0.02)
     beyond &= np.tri(4, k=-1, dtype=bool).T
     if not beyond.any():

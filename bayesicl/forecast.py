@@ -38,13 +38,14 @@ def predict(
         seed: of the noise of new measurements.
 
     Returns:
-        A Dataset over (chain, draw, hypothesis, shots). `mean`: the mean curve, a probability,
-        with the law's misfit if the noise has it. `law`: the law's own part of it.
+        A Dataset over (chain, draw, hypothesis, shots). `mean`: the mean curve, a probability
+        or a mean nll, with the law's misfit if the noise has it. `law`: the law's own part of it.
         `replicate`: a new measurement as large as the typical fitted one. `items`: the same on new
         test items, where replicates shared theirs. `belief`, with a last axis `believed`: what a
         Bayesian law says is believed before the query. The coordinate `within` (hypothesis, shots)
         tells what lies between the shortest and the longest fitted shots: all else extrapolates
-        by the law. attrs["bands"]: JSON, what each band stands for.
+        by the law. attrs["bands"]: JSON, what each band stands for. attrs["outcome"]: as of the
+        study.
 
     Example:
         >>> import pandas as pd
@@ -78,7 +79,7 @@ def predict(
     result = xr.Dataset(
         {name: (dims, value) for name, value in curves.items()},
         coords={"hypothesis": list(study.hypotheses), "shots": grid},
-        attrs={"bands": json.dumps(band_names(study))},
+        attrs={"bands": json.dumps(band_names(study)), "outcome": study.outcome},
     ).assign_coords(chain=np.arange(shape[0]), draw=np.arange(shape[1]))
     fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"]
     first, last = fitted.min().to_numpy()[:, None], fitted.max().to_numpy()[:, None]
@@ -137,7 +138,9 @@ def band_names(study: Study) -> dict[str, str]:
     replicate = {
         "counts": f"one new run of {size:.0f} new items",
         "given se": f"a new measurement with se {fitted['se'].median():.2g}",
-    }.get(study.kind, f"a new mean over {size:.0f} prompts")
+    }.get(study.kind.removeprefix(study.scale.prefix), f"a new mean over {size:.0f} prompts")
+    if np.isnan(size) and study.kind.endswith("aggregated"):
+        replicate = "a new measurement of the same size"
     return {"mean": "mean curve", "replicate": replicate}
 
 

@@ -14,7 +14,7 @@ MIN_CONTRACTION = 0.5
 MAX_PRIOR_SHIFT = 0.5
 MAX_WIDTH = 0.5  # of the 90 % interval of a probability: wider ones locate nothing
 _NAMED = ("hypothesis", "believed", "background")  # axes whose labels say whose a number is
-FIRST = ("p_zero", "p_last", "ceiling", "rate")
+FIRST = ("p_zero", "p_last", "nll_zero", "nll_last", "ceiling", "rate")
 
 
 class Element(NamedTuple):

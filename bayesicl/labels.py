@@ -31,6 +31,7 @@ class Labels:
         self.of_law = [name for name in self.reported if name in outline.law]
         self.fitted = np.flatnonzero(study.cells["fitted"])
         self.n_cells = len(study.cells)
+        self.symbol = study.scale.symbol
         by_curve = study.cells.loc[self.fitted].groupby("hypothesis")
         self.last = [group.index[-1] for _, group in by_curve]
         names = believed(study.hypotheses, design.backgrounds)
@@ -65,10 +66,11 @@ class Labels:
     def parameters(self, values: Mapping[str, np.ndarray], logp: np.ndarray) -> xr.Dataset:
         """All that is reported: sites, and of each curve p_zero and p_last from log p of cells.
 
-        p_zero: at 0 shots. p_last: at the longest fitted.
+        p_zero: at 0 shots. p_last: at the longest fitted. Of mean nll nll_zero and nll_last.
         """
         zero = logp[..., self.n_cells : self.n_cells + len(self.last)]
-        ends = {"p_zero": np.exp(zero), "p_last": np.exp(logp[..., self.last])}
+        ends = {f"{self.symbol}_zero": zero, f"{self.symbol}_last": logp[..., self.last]}
+        ends = {name: np.exp(value) for name, value in ends.items()}
         reported = {name: values[name] for name in self.reported}
         return self.dataset(reported | ends, self.dims | dict.fromkeys(ends, ("hypothesis",)))
 

@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from bayesicl.errors import InputError
+from bayesicl.scale import PROBABILITY, Scale
 
 PAPER = ("general", "sampling", "scoring", "power", "bounded", "logistic")
 TYINGS = (
@@ -27,6 +28,7 @@ TYINGS = (
 )  # of one law; the first has the fewest parameters
 BAYESIAN = (*TYINGS[0], *TYINGS[1], "recognition", "context")  # they weigh hypotheses
 LAWS = (*PAPER, "constant", "hill", "belief", "broken", *TYINGS[1], "recognition", "context")
+LAWS += ("manyshot",)
 
 AT = "@"  # between the name of a law, or of a noise, and that of a learned prior
 
@@ -85,14 +87,17 @@ class Law:
     """One law of in-context learning.
 
     name: the name by which fits, files and tables know it.
-    curve: pure function of shots and natural parameters that broadcasts and returns log p.
+    curve: pure function of shots and natural parameters that broadcasts and returns log p: the log
+        of the mean curve, whatever its scale.
     model: NumPyro function of a Design that samples the parameters and returns log p of each
         cell, shape (cells,). Sites whose names begin with "_" are not reported.
     reference: where the law comes from. formula: one line, in the words of the docstring.
-    monotone: the curve never falls with shots; a measured fall then raises a warning.
+    monotone: the curve never gets worse with shots; where one is measured that does, there is a
+        warning.
     coordinates: optional bijection of the unconstrained space, (design, w) -> (z, log|dz/dw|),
         through which the engine samples; posterior and priors do not depend on it. Its design
         has cells that are not fitted at 0 shots.
+    scale: what the mean curve is a number of; outcomes on another scale are not fitted.
     path, source_hash: the file it was loaded from and its SHA-256, set by `load_law`: a changed
         law is another law.
     """
@@ -104,6 +109,7 @@ class Law:
     formula: str = ""
     monotone: bool = True
     coordinates: Callable[[Design, Sites], tuple[Sites, Any]] = unmoved
+    scale: Scale = PROBABILITY
 
     path: str = ""
     source_hash: str = ""
@@ -138,6 +144,16 @@ def laws() -> dict[str, Law]:
         module = importlib.import_module(f"bayesicl.models.{name}")
         found[name] = module.law.from_file(Path(str(module.__file__)))
     return found
+
+
+def laws_of(scale: Scale) -> tuple[str, ...]:
+    """Names of the laws that come with bayesicl and are on this scale.
+
+    >>> from bayesicl.scale import MEAN_NLL
+    >>> laws_of(MEAN_NLL)
+    ('manyshot',)
+    """
+    return tuple(name for name, law in laws().items() if law.scale == scale)
 
 
 def load_law(law: str | Path | Law) -> Law:

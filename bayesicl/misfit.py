@@ -10,7 +10,8 @@ Cells stand by curve, and by shots within a curve, as `Study.cells` does; what f
 fewer shots (padding) belongs to no curve's process. Counts are taken as normal here, with the
 variance of the beta-binomial: with total items, D = 1/total + scatter^2 (1 - 1/total).
 
-misfit_sd      HalfNormal(0.2), in units of sqrt(p (1 - p)): .1 of probability where p = 1/2.
+misfit_sd      HalfNormal(0.2), in units of sqrt(v): .1 of probability where p = 1/2, .2 nats where
+               the mean nll is 1.
 misfit_length  LogNormal(log 2, 1), in log(1 + shots): 90 % between .4 and 10; log 10 is 2.3.
 """
 
@@ -118,7 +119,7 @@ class Misfit(Noise):
             return {"mean": mean, "y": _counts(rng, mean, scatter["scatter"][..., own], data)}
         y = moved + scatter["sd"] * rng.standard_normal(mean.shape)
         if cut:
-            mean, y = np.clip(mean, 0.0, 1.0), np.clip(y, 0.0, 1.0)
+            mean, y = self.scale.cut(mean), self.scale.cut(y)
         return {"mean": mean, "y": y}
 
 
@@ -160,6 +161,7 @@ def with_misfit(noise: Noise, moments: Callable | None = None) -> Misfit:
         noise.kinds,
         both(noise.model, sample_misfit),
         moments or noise.moments,
+        scale=noise.scale,
         counts=moments is not None,
         base=noise,
     )

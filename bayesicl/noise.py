@@ -1,13 +1,13 @@
 """How measured cells scatter around a law's mean curve.
 
-A noise never sees which law drew the curve: it gets log p of every cell and says how likely the
-cell's measured mean y is. All four are one of two families:
+A noise never sees which law drew the curve: it gets log p of every cell, the log of the law's mean,
+and says how likely the cell's measured mean y is. All are one of two families:
 
 - beta-binomial, for counts of one run;
 - a normal distribution of the cell's mean with the variance taken at the law's mean p,
-  y_i = p_i + sqrt(p_i (1 - p_i)) (l_i b + sqrt(D_i) e_i), where b is common to a curve. It is
-  linear in the measured mean, so that skewed per-prompt probabilities do not bend the curve. In
-  p (1 - p), p keeps a small distance from 0 and 1: see Moments.
+  y_i = p_i + sqrt(v_i) (l_i b + sqrt(D_i) e_i), where b is common to a curve. It is linear in the
+  measured mean, so that skewed values of single prompts do not bend the curve. v is p (1 - p), in
+  which p keeps a small distance from 0 and 1, or, where p is a mean nll, p^1.5 (`scale`).
 
 Sizes are learned per curve. Where replicates show the spread directly, that spread is evidence
 about the sizes alone (`spread`), never about the curve.
@@ -25,6 +25,7 @@ import numpyro.distributions as dist
 
 from bayesicl.law import Design
 from bayesicl.priors import hypotheses
+from bayesicl.scale import MEAN_NLL, PROBABILITY, Scale
 from bayesicl.special import log_rising
 
 Arrays = Mapping[str, Any]
@@ -34,25 +35,36 @@ Arrays = Mapping[str, Any]
 class Moments:
     """Normal noise of a study at given parameters: mean, independent sd and common loading."""
 
-    def __init__(self, logp, D, load, least=0.0):
-        """logp, D, load: (cells,); D and load in units of p(1 - p) and of its root.
-
-        least: the nearest to 0 and 1 that p counts for in p(1 - p). Without it a few cells measured
-        as exactly 0 or 1 would drive the variance, and p with it, to nothing.
-        """
-        self.mean = jnp.exp(logp)
-        least = jnp.maximum(least, jnp.finfo(self.mean.dtype).eps)
-        v = (self.mean + least) * (least - jnp.expm1(logp)) / (1.0 + 2.0 * least) ** 2
+    def __init__(self, mean, v, D, load):
+        """All (cells,); D and load in units of v and of its root."""
+        self.mean = mean
         self.variance = D * v
         self.unit = jnp.sqrt(v)
         self.common = load * self.unit
+
+
+def about_p(logp, D, load, least=0.0) -> Moments:
+    """Moments of a mean probability: v is p(1 - p).
+
+    least: the nearest to 0 and 1 that p counts for in it. Without it a few cells measured as
+    exactly 0 or 1 would drive the variance, and p with it, to nothing.
+    """
+    p = jnp.exp(logp)
+    least = jnp.maximum(least, jnp.finfo(p.dtype).eps)
+    return Moments(p, (p + least) * (least - jnp.expm1(logp)) / (1.0 + 2.0 * least) ** 2, D, load)
+
+
+def about_nll(logp, D) -> Moments:
+    """Moments of a mean nll, of which log p is the logarithm; nothing is common to a curve."""
+    mean = jnp.exp(logp)
+    return Moments(mean, MEAN_NLL.variance(mean), D, jnp.zeros_like(mean))
 
 
 @dataclass(frozen=True)
 class Noise:
     """One way of scattering.
 
-    name, summary: for tables. kinds: the kinds of study it suits.
+    name, summary: for tables. kinds: the kinds of study it suits. scale: what these measure.
     model(design, data): samples the sizes of the scatter; returns them, each (H,).
     moments(logp, sizes, design, data): Moments, or None for the beta-binomial family.
     source_hash: of a learned prior's file, or "".
@@ -64,6 +76,7 @@ class Noise:
     model: Callable[[Design, Arrays], dict[str, Any]]
     moments: Callable[..., Moments] | None
     source_hash: str = ""
+    scale: Scale = PROBABILITY
 
     def log_density(self, logp, sizes, design: Design, data: Arrays) -> jax.Array:
         """Log density of all fitted cells together: ()."""
@@ -117,11 +130,11 @@ class Noise:
         *,
         cut: bool = True,
     ) -> dict[str, np.ndarray]:
-        """New measurements y of every cell, of its own size: (..., cells), in [0, 1].
+        """New measurements y of every cell, of its own size: (..., cells), as means can be.
 
         scatter: from `scatter`, for any number of draws: (..., cells). cut: without it a normal may
-        leave [0, 1], as the likelihood would have it. NumPy draws betas and binomials faster than
-        JAX does. Beside y, `mean`: the mean curve, where that is not the law's alone.
+        leave the scale, as the likelihood would have it. NumPy draws betas and binomials faster
+        than JAX does. Beside y, `mean`: the mean curve, where that is not the law's alone.
         """
         if self.moments is None:
             total = np.asarray(data["total"]).astype(int)
@@ -132,7 +145,7 @@ class Noise:
         mean, sd, load = (scatter[name] for name in ("mean", "sd", "common"))
         common = rng.standard_normal((*mean.shape[:-1], design.n_hypotheses))
         y = mean + load * common[..., design.hypothesis] + sd * rng.standard_normal(mean.shape)
-        return {"y": np.clip(y, 0.0, 1.0) if cut else y}
+        return {"y": self.scale.cut(y) if cut else y}
 
 
 @dataclass
@@ -176,13 +189,22 @@ def sample_scatter(design: Design, data: Arrays):
 def count_moments(logp, sizes, design: Design, data: Arrays):
     """Those of the beta-binomial, as a normal."""
     total, extra = data["total"], design.per_cell(sizes["scatter"]) ** 2
-    return Moments(logp, extra + (1.0 - extra) / total, jnp.zeros_like(logp), 0.5 / total)
+    return about_p(logp, extra + (1.0 - extra) / total, jnp.zeros_like(logp), 0.5 / total)
 
 
 def sample_c(design: Design, data: Arrays):
     """Of mean probabilities: variance of one prompt over p (1 - p), and what prompts tell of it."""
+    return _sample_c(dist.Beta(2.0, 3.0), design, data)
+
+
+def sample_c_of_nll(design: Design, data: Arrays):
+    """Of mean nll: variance of one prompt over p^1.5; of a mean, where prompts are not counted."""
+    return _sample_c(dist.LogNormal(-1.0, 2.0), design, data)
+
+
+def _sample_c(prior: dist.Distribution, design: Design, data: Arrays):
     with hypotheses(design):
-        c = numpyro.sample("c", dist.Beta(2.0, 3.0))
+        c = numpyro.sample("c", prior)
     if "log_c" in data:
         spread = dist.Normal(jnp.log(c), data["log_c_se"]).log_prob(data["log_c"])
         numpyro.factor("spread", jnp.sum(jnp.where(data["has_spread"], spread, 0.0)))
@@ -190,10 +212,15 @@ def sample_c(design: Design, data: Arrays):
 
 
 def mean_moments(logp, sizes, design: Design, data: Arrays):
-    """Of means over prompts."""
+    """Of means over prompts, of probabilities."""
     n = data["total"]
     # Probabilities resolve more than counts do: half a prompt squared, not half a prompt.
-    return Moments(logp, design.per_cell(sizes["c"]) / n, jnp.zeros_like(logp), 0.25 / n**2)
+    return about_p(logp, design.per_cell(sizes["c"]) / n, jnp.zeros_like(logp), 0.25 / n**2)
+
+
+def nll_moments(logp, sizes, design: Design, data: Arrays):
+    """Of means over prompts, of nll."""
+    return about_nll(logp, design.per_cell(sizes["c"]) / data["total"])
 
 
 def sample_replicates(design: Design, data: Arrays):
@@ -236,11 +263,18 @@ def replicate_moments(logp, sizes, design: Design, data: Arrays):
     """Of means over replicates."""
     n = data["replicates"] * data["total"]
     load = design.per_cell(sizes["replicate_sd"]) / jnp.sqrt(data["replicates"])
-    return Moments(logp, dispersion_of_cells(sizes, design) / n, load, 0.5 / n)  # half an item
+    return about_p(logp, dispersion_of_cells(sizes, design) / n, load, 0.5 / n)  # half an item
 
 
 def given_moments(logp, sizes, design: Design, data: Arrays):
-    """Of the standard errors in the table."""
-    m = Moments(logp, jnp.ones_like(logp), jnp.zeros_like(logp))
+    """Of the standard errors in the table, of probabilities."""
+    m = about_p(logp, jnp.ones_like(logp), jnp.zeros_like(logp))
+    m.variance = data["se"] ** 2
+    return m
+
+
+def given_nll_moments(logp, sizes, design: Design, data: Arrays):
+    """Of the standard errors in the table, of mean nll."""
+    m = about_nll(logp, jnp.ones_like(logp))
     m.variance = data["se"] ** 2
     return m

@@ -7,13 +7,17 @@ from bayesicl.noise import (
     Noise,
     count_moments,
     given_moments,
+    given_nll_moments,
     mean_moments,
+    nll_moments,
     replicate_moments,
     sample_c,
+    sample_c_of_nll,
     sample_replicates,
     sample_scatter,
 )
 from bayesicl.population import NAME, load_population, noise_under
+from bayesicl.scale import MEAN_NLL, Scale
 
 _PLAIN = (
     Noise(
@@ -44,6 +48,23 @@ _PLAIN = (
         ("given se",),
         lambda design, data: {},
         given_moments,
+    ),
+    Noise(
+        "mean-nll",
+        "mean of per-prompt nll: variance c mean^1.5 / prompts, c learned per curve; where "
+        "prompts are not counted each mean counts as one",
+        ("nll aggregated", "nll prompts"),
+        sample_c_of_nll,
+        nll_moments,
+        scale=MEAN_NLL,
+    ),
+    Noise(
+        "nll-given-se",
+        "the standard errors of the table, as given, of mean nll",
+        ("nll given se",),
+        lambda design, data: {},
+        given_nll_moments,
+        scale=MEAN_NLL,
     ),
 )
 
@@ -80,6 +101,15 @@ def load_noise(name: str | None, kind: str) -> Noise:
             f"{', '.join(noise.name for noise in suited)}"
         )
     return NOISES[name]
+
+
+def kinds_of(scale: Scale) -> tuple[str, ...]:
+    """The kinds of study on a scale.
+
+    >>> kinds_of(MEAN_NLL)
+    ('nll aggregated', 'nll prompts', 'nll given se')
+    """
+    return tuple(kind for noise in _PLAIN if noise.scale == scale for kind in noise.kinds)
 
 
 def own(noise: Noise) -> bool:

@@ -9,7 +9,7 @@ from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
 from bayesicl.errors import InputError
-from bayesicl.law import AT, BAYESIAN, TYINGS, Law, load_law
+from bayesicl.law import AT, BAYESIAN, TYINGS, Law, laws_of, load_law
 from bayesicl.noise import Noise
 from bayesicl.noises import load_noise
 from bayesicl.program import arrays
@@ -65,6 +65,13 @@ def plan(
         )
     tasks, tried = [], set()
     for study in curves:
+        for law in loaded:
+            if law.scale != study.scale:
+                raise InputError(
+                    f"{study.label}: law {law.name} is of {law.scale.name}, and the outcome here "
+                    f"is {study.scale.name}, another quantity; laws of that are "
+                    f"{', '.join(laws_of(study.scale))}; or read another outcome (--outcome)"
+                )
         suited = load_noise(noise, study.kind)
         for name in (*names, suited.name):
             if AT in name and (len(study.hypotheses) > 1 or backgrounds != 1):
@@ -129,8 +136,10 @@ def try_law(law: Law, study: Study, backgrounds: int) -> None:
             f"law file {law.path}: model(design) must return log p of every cell, shape "
             f"{design.shots.shape}, got {out.shape[1:] or outs[0]}"
         )
-    if np.isnan(out).any() or (out > 1e-6).any():
+    highest = np.log(law.scale.top)
+    wrong = np.isnan(out) | (out > highest + 1e-6)
+    if wrong.any():
         raise InputError(
-            f"law file {law.path}: log p must be a number of at most 0 for every draw of the "
-            f"prior, got {out[np.isnan(out) | (out > 1e-6)][0]:g}; check the signs in `curve`"
+            f"law file {law.path}: log p must be a number of at most {highest:g} for every draw of "
+            f"the prior, got {out[wrong][0]:g}; check the signs in `curve`"
         )

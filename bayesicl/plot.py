@@ -27,11 +27,11 @@ from bayesicl.plot_parts import (
     headline,
     key_below,
     marker,
+    mean_axis,
     mean_curve,
     measured,
     outcome,
     over_draws,
-    probability_axis,
     save_figure,
     shots_axis,
     split_shots,
@@ -96,10 +96,11 @@ def plot_curves(
             for edge, words in zip(edges, ("5 %", "95 %"), strict=True):
                 text = f"{words}, {names[band]}, hypothesis {name}"
                 ax.plot(shots, edge, color=colour(h), linewidth=0.8, linestyle="--", label=text)
-            measured(ax, study.cells.query("hypothesis == @h"), h, f"hypothesis {name}")
+            own = study.cells.query("hypothesis == @h")
+            measured(ax, own, h, f"hypothesis {name}", study.scale)
         cells = study.cells
-        probability_axis(ax, outcome(study), ax.dataLim.y1)
-        chance = chance_lines(ax, cells)
+        mean_axis(ax, outcome(study), ax.dataLim.y1, study.scale.top)
+        chance = chance_lines(ax, cells, study.scale)
         longest = max(shots[-1], cells["shots"].max())
         shots_axis(ax, min(shots[0], cells["shots"].min()), longest, log=log_shots)
         dividers(ax, split_shots(cells, log=log_shots, until=shots[-1]))
@@ -152,7 +153,7 @@ def plot_belief(
                 look = _believed_look(m, H)
                 ax.fill_between(shots, low, high, color=look["color"], alpha=0.2, linewidth=0)
                 ax.plot(shots, middle, label=f"median belief in {other}", **look)
-            probability_axis(ax, "belief in a hypothesis (probability)")
+            mean_axis(ax, "belief in a hypothesis (probability)")
             shots_axis(ax, shots[0], shots[-1], log=log_shots)
         names = [f"hypothesis {n}" for n in study.hypotheses]
         names += list(prediction["believed"].to_numpy()[H:])

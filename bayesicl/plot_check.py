@@ -17,9 +17,9 @@ from bayesicl.plot_parts import (
     headline,
     key_below,
     marker,
+    mean_axis,
     outcome,
     over_draws,
-    probability_axis,
     shots_axis,
     wrap,
 )
@@ -64,7 +64,7 @@ def plot_ppc(tree: xr.DataTree, *, log_shots: bool = False, seed: int = 0) -> Fi
             draws = predicted.isel(cell=own)
             _cells(over_shots, cells.iloc[own], draws, h, f"hypothesis {name}")
         shots = cells["shots"]
-        probability_axis(over_shots, outcome(study), over_shots.dataLim.y1)
+        mean_axis(over_shots, outcome(study), over_shots.dataLim.y1, study.scale.top)
         shots_axis(over_shots, shots.min(), shots.max(), log=log_shots)
         over_shots.set_title("fitted cells, and a new measurement of each")
         _pit_panel(ranks, pit(predicted, cells["y"].to_numpy(), rng), rng)

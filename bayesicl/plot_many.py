@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from bayesicl.errors import InputError
-from bayesicl.identify import Element, elements, identified
+from bayesicl.identify import FIRST, Element, elements, identified
 from bayesicl.plot_parts import (
     ALERT,
     GREY,
@@ -171,7 +171,7 @@ def _parameters(trees: Sequence[xr.DataTree], asked: Sequence[str] | None) -> li
     have = [[str(name) for name in tree["posterior"].data_vars] for tree in trees]
     known = list(dict.fromkeys(name for names in have for name in names))
     if asked is None:
-        curve = {"p_zero", "p_last"}.union(*(json.loads(t.attrs["law_parameters"]) for t in trees))
+        curve = set(FIRST).union(*(json.loads(t.attrs["law_parameters"]) for t in trees))
         repeated = {
             name
             for name, other in _REPEATS.items()

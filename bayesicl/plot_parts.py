@@ -16,6 +16,7 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLoca
 
 from bayesicl.curves import Study
 from bayesicl.errors import FALL, InputError
+from bayesicl.scale import Scale
 from bayesicl.tree import label, law_label, remarks
 from bayesicl.writing import in_one_step
 
@@ -62,7 +63,11 @@ def marker(i: int) -> str:
 
 def outcome(study: Study) -> str:
     """The axis of what was measured."""
-    return "accuracy" if study.outcome == "counts" else "probability of the right answer"
+    return {
+        "counts": "accuracy",
+        "prob": "probability of the right answer",
+        "mean_nll": "mean nll of the right answer (nats)",
+    }[study.outcome]
 
 
 def wrap(text: str, width: int) -> str:
@@ -142,9 +147,9 @@ def _round_numbers(last: float) -> list[float]:
     return [0.0] + [s * 10.0**k for k in range(9) for s in steps if s * 10**k <= max(last, 1)]
 
 
-def probability_axis(ax: Axes, name: str, largest: float = 1.0) -> None:
-    """Lay out the vertical axis from 0 to 1, or to a little above what is drawn if all is low."""
-    top = 1.0 if largest > 0.5 else min(1.0, 1.15 * max(largest, 1e-3))
+def mean_axis(ax: Axes, name: str, largest: float = 1.0, top: float = 1.0) -> None:
+    """Lay out the vertical axis from 0 to `top`, or to a little above the largest if all is low."""
+    top = top if largest > 0.5 * top else min(top, 1.15 * max(largest, 1e-3))
     ax.set_ylabel(name)
     ax.set_ylim(-0.02 * top, 1.02 * top)  # room for markers at 0 and 1
 
@@ -185,8 +190,8 @@ def mean_curve(
     ax.plot(shots, over_draws(mean, 0.5), color=colour(h), linewidth=1.6, label=f"median, {name}")
 
 
-def measured(ax: Axes, cells: pd.DataFrame, h: int, name: str) -> None:
-    """Cells with bars of one standard error, cut at 0 and 1; held-out ones are hollow."""
+def measured(ax: Axes, cells: pd.DataFrame, h: int, name: str, scale: Scale) -> None:
+    """Cells with bars of one standard error, cut at 0 and at the top; held-out ones are hollow."""
     crowded = len(cells) > 40  # bars would hide the curve
     for fitted, words in ((True, "fitted"), (False, "held out")):
         own = cells["fitted"].to_numpy() == fitted
@@ -196,7 +201,7 @@ def measured(ax: Axes, cells: pd.DataFrame, h: int, name: str) -> None:
         ax.errorbar(
             shots,
             y,
-            yerr=[np.minimum(error, y), np.minimum(error, 1 - y)],
+            yerr=[np.minimum(error, y), np.minimum(error, scale.top - y)],
             fmt=marker(h),
             markersize=3.0 if crowded else 5.0,
             markeredgewidth=0.9,
@@ -209,10 +214,11 @@ def measured(ax: Axes, cells: pd.DataFrame, h: int, name: str) -> None:
         )
 
 
-def chance_lines(ax: Axes, cells: pd.DataFrame) -> str:
+def chance_lines(ax: Axes, cells: pd.DataFrame, scale: Scale) -> str:
     """Dotted lines at chance; returns the legend's word for them, "" where no chance is given."""
     known = cells.dropna(subset=["chance"])
-    curve, chance = known["hypothesis"].to_numpy(), known["chance"].to_numpy()
+    curve = known["hypothesis"].to_numpy()
+    chance = scale.of_probability(known["chance"].to_numpy())
     one = np.unique(chance).size == 1  # constant per curve, and here the same for all
     for h in np.unique(curve)[: 1 if one else None]:
         tone, level = GREY if one else colour(h), float(chance[curve == h][0])

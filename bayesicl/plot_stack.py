@@ -19,12 +19,12 @@ from bayesicl.plot_parts import (
     dividers,
     key_below,
     marker,
+    mean_axis,
     mean_curve,
     measured,
     not_converged,
     outcome,
     over_draws,
-    probability_axis,
     shots_axis,
     split_shots,
     titled,
@@ -81,9 +81,9 @@ def plot_stack(
         for one, tone in zip(predictions, tones, strict=True):
             middle = over_draws(one["mean"].isel(hypothesis=0), 0.5)
             ax.plot(shots, middle, color=tone, linewidth=1.1, linestyle="-.", label="law")
-        measured(ax, cells, 0, "stack")
-        probability_axis(ax, outcome(study), ax.dataLim.y1)
-        chance = chance_lines(ax, cells)
+        measured(ax, cells, 0, "stack", study.scale)
+        mean_axis(ax, outcome(study), ax.dataLim.y1, study.scale.top)
+        chance = chance_lines(ax, cells, study.scale)
         shots_axis(ax, 0, max(shots[-1], cells["shots"].max()), log=True)
         dividers(ax, split_shots(cells, log=True, until=shots[-1]))
         key = _key(words, bool(held_out))

@@ -13,6 +13,7 @@ from scipy.special import betaln
 from bayesicl.curves import Study
 from bayesicl.law import Design, Law
 from bayesicl.noise import Noise
+from bayesicl.scale import Scale
 
 
 def padded_size(n: int) -> int:
@@ -67,7 +68,7 @@ def arrays(study: Study, *, backgrounds: int = 1) -> tuple[Design, dict[str, np.
     }
     if study.kind == "counts":
         data["log_choices"] = log_choices(data["y"], data["total"])
-    if study.kind == "prompts":
+    if study.kind.endswith("prompts"):
         data |= _prompt_spread(study)
     if study.kind == "replicated counts":
         data |= _replicate_rows(study, size)
@@ -97,14 +98,14 @@ def _prompt_spread(study: Study) -> dict[str, np.ndarray]:
     owner = cells["hypothesis"].to_numpy()[rows["cell"]]
     for h in range(H):
         own = rows[owner == h]
-        c = _prompt_c(own)
+        c = _prompt_c(own, study.scale)
         if not c > 0:
             continue
         # Delete-a-block jackknife over replicates: prompts of one order may go together, and
         # skewed probabilities make a chi-squared's degrees of freedom a fiction.
         codes = own["replicate"].unique()
         blocks = np.array_split(codes, min(len(codes), 20))
-        partial = [_prompt_c(own[~own["replicate"].isin(b)]) for b in blocks]
+        partial = [_prompt_c(own[~own["replicate"].isin(b)], study.scale) for b in blocks]
         logs = np.log([p for p in partial if p > 0])
         g = len(logs)
         jackknife = np.sqrt((g - 1) / g * np.sum((logs - logs.mean()) ** 2)) if g > 1 else 1.0
@@ -115,21 +116,21 @@ def _prompt_spread(study: Study) -> dict[str, np.ndarray]:
     return out
 
 
-def _prompt_c(rows: pd.DataFrame) -> float:
-    """Variance of one prompt's probability over p(1 - p), pooled over the cells of a curve."""
+def _prompt_c(rows: pd.DataFrame, scale: Scale) -> float:
+    """Variance of one prompt over the scale's own, pooled over the cells of a curve."""
     y, n = rows["y"].to_numpy(), rows["total"].to_numpy()
     _, cell = np.unique(rows["cell"].to_numpy(), return_inverse=True)
     total = np.bincount(cell, n)
     mean = np.bincount(cell, n * y) / total
     freedom = np.bincount(cell) - 1.0
     square = np.sum(n * (y - mean[cell]) ** 2)
-    scale = freedom * mean * (1.0 - mean)
-    if not square > 0 or not scale.sum() > 0:
+    own = freedom * scale.variance(mean)
+    if not square > 0 or not own.sum() > 0:
         return 0.0
     c = 0.0
-    for _ in range(20):  # mean(1 - mean) falls short of p(1 - p) by a factor 1 - c/total
-        c = square / np.sum(scale / np.maximum(1.0 - c / total, 0.5))
-    return min(c, 1.0)
+    for _ in range(20):  # at the measured mean it is off by a factor 1 + bend c/total
+        c = square / np.sum(own / np.clip(1.0 + scale.bend(mean) * c / total, 0.5, 2.0))
+    return min(c, scale.most)
 
 
 def _replicate_rows(study: Study, size: int) -> dict[str, np.ndarray]:

@@ -48,7 +48,7 @@ def held_out(tree: xr.DataTree, *, law: str | Path | Law | None = None, seed: in
     """Forecast each held-out cell's mean, on its own number of replicates and items.
 
     Replicates that were seen in the fitted cells are the same ones: what the fit learned of their
-    common shift is used. Draws are clipped to [0, 1]; the density of normal noise is not.
+    common shift is used. Draws are cut to what means can be; the density of normal noise is not.
 
     Raises InputError where nothing was held out.
     """
@@ -157,7 +157,7 @@ def score(cells: pd.DataFrame) -> pd.DataFrame:
     which counts curves as independent, not cells, and models below 30 curves (see `clusters`);
     verdict: "reached" where coverage lies within 2 se of the level and within TOLERANCE of it, .05
     (50 %) or .03 (90 %), "not decided" where the se is too wide to tell. width: of the intervals,
-    mean over cells. crps, mae (of the median): in probability. nrmse:
+    mean over cells. crps, mae (of the median): in probability, or nats of mean nll. nrmse:
     root mean square error of the median over the mean of y, averaged over curves (those with a
     mean of 0 left out). log_score: mean over the cells that have one, in nats. fitted: share of
     the shots that was fitted, averaged over cells.

@@ -15,9 +15,10 @@ What each noise declares:
   log c + Normal(0, se). A fit takes se from a jackknife of the very rows; here it is what the fit
   takes at the least, sqrt(2 / degrees of freedom), for otherwise nothing would be declared.
 - given-se: cells are Normal(p, se).
+- mean-nll, nll-given-se: as the two before, p a mean nll.
 
-v is p (1 - p), kept from 0 as in `noise.Moments`. No normal is cut off at 0 or 1, since the
-likelihood does not do so either.
+v is p (1 - p), kept from 0 as in `noise.about_p`, or the variance of mean nll (`scale`). No normal
+is cut off at 0 or 1, since the likelihood does not do so either.
 """
 
 import warnings
@@ -38,8 +39,9 @@ from bayesicl.device import on_device
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.law import Design, Law
 from bayesicl.noise import Noise, dispersion_of_cells
-from bayesicl.noises import NOISES
+from bayesicl.noises import NOISES, load_noise
 from bayesicl.program import arrays, compose, log_choices
+from bayesicl.scale import MEAN_NLL
 
 SHOTS = (0, 1, 2, 4, 8, 16, 32, 64)
 KINDS = tuple(dict.fromkeys(kind for noise in NOISES.values() for kind in noise.kinds))
@@ -52,7 +54,8 @@ class Layout:
 
     kind: what a cell is made of, as in `Study.kind`. hypotheses: how many curves. shots: where
     they are measured. total: items of each count, or prompts behind each mean; with given standard
-    errors, these are those of a coin tossed so often. replicates: of replicated counts.
+    errors, these are those of a coin tossed so often, or of so many prompts whose nll has an sd of
+    1 nat. replicates: of replicated counts.
 
     Raises InputError where no such study could be measured.
 
@@ -96,10 +99,17 @@ class Layout:
     @property
     def rows(self) -> int:
         """Rows of a table for each cell."""
-        return {"replicated counts": self.replicates, "prompts": self.total}.get(self.kind, 1)
+        if self.kind.endswith("prompts"):
+            return self.total
+        return self.replicates if self.kind == "replicated counts" else 1
+
+    @property
+    def noise(self) -> Noise:
+        """The default noise of such studies."""
+        return load_noise(None, self.kind)
 
     def curves(self, y: np.ndarray | None = None) -> Curves:
-        """One study with these measurements, (cells, rows) in [0, 1]; else all alike.
+        """One study with these measurements, (cells, rows) as means can be; else all alike.
 
         Cells at `unseen` are there, but are not fitted.
         """
@@ -111,12 +121,13 @@ class Layout:
         table = pd.DataFrame({"hypothesis": h.ravel(), "shots": n.ravel(), "replicate": r.ravel()})
         if counts:
             table = table.assign(correct=np.round(y.ravel() * self.total), total=self.total)
-        elif self.kind == "aggregated":
-            table = table.assign(prob=y.ravel(), total=self.total)
-        elif self.kind == "given se":
-            table = table.assign(prob=y.ravel(), se=np.sqrt(0.25 / self.total))
         else:
-            table = table.assign(prob=y.ravel())
+            nll = self.noise.scale == MEAN_NLL
+            table = table.assign(**{"mean_nll" if nll else "prob": y.ravel()})
+            if self.kind.endswith("aggregated"):
+                table = table.assign(total=self.total)
+            elif self.kind.endswith("given se"):
+                table = table.assign(se=np.sqrt((1.0 if nll else 0.25) / self.total))
         with warnings.catch_warnings():  # a prior may well draw a flat curve
             warnings.simplefilter("ignore", CurveWarning)
             curves = read_curves(table)
@@ -196,7 +207,7 @@ def simulator(
 def declared(study: Study, backgrounds: int) -> tuple[Design, dict[str, Any]]:
     """The arrays of a study, with what its noise takes as known."""
     design, data = arrays(study, backgrounds=backgrounds)
-    if study.kind == "prompts":
+    if study.kind.endswith("prompts"):
         fitted = study.cells[study.cells["fitted"]]
         freedom = (fitted["total"] - 1).groupby(fitted["hypothesis"]).sum().to_numpy()
         data |= {"log_c_se": np.sqrt(2 / freedom), "has_spread": freedom > 0}
@@ -248,14 +259,22 @@ def measured_rows(
     cells: `Study.cells` with the true p. Prompts are Beta with variance c p (1 - p). A replicate's
     p is shifted by a normal; its count is beta-binomial where the dispersion d is above 1, and
     below 1 a sum over the same items of unequal difficulty, which scatters less than a binomial.
+    The nll of prompts is Gamma.
     """
-    h, p = cells["hypothesis"].to_numpy(), np.clip(cells["p"].to_numpy(), 1e-12, 1 - 1e-12)
-    if layout.kind == "given se":
-        return np.clip(rng.normal(p, cells["se"]), 0.0, 1.0)[:, None]
-    if layout.kind in ("prompts", "aggregated"):
-        k = 1 / sizes["c"][h] - 1
-        prompts = rng.beta((p * k)[:, None], ((1 - p) * k)[:, None], (len(p), layout.total))
-        return prompts if layout.kind == "prompts" else prompts.mean(1, keepdims=True)
+    scale = layout.noise.scale
+    h, p = cells["hypothesis"].to_numpy(), cells["p"].to_numpy()
+    p = np.clip(p, 1e-12, scale.top - 1e-12)
+    if layout.kind.endswith("given se"):
+        return scale.cut(rng.normal(p, cells["se"]))[:, None]
+    if layout.kind.endswith(("prompts", "aggregated")):
+        c, size = sizes["c"][h], (len(p), layout.total)
+        if scale == MEAN_NLL:
+            k = (p**2 / (c * scale.variance(p)))[:, None]
+            prompts = rng.gamma(k, p[:, None] / k, size)
+        else:
+            k = 1 / c - 1
+            prompts = rng.beta((p * k)[:, None], ((1 - p) * k)[:, None], size)
+        return prompts if layout.kind.endswith("prompts") else prompts.mean(1, keepdims=True)
     design = Design(cells["shots"].to_numpy(float), h, layout.hypotheses)
     d = np.asarray(dispersion_of_cells(sizes, design))[:, None]
     shift = sizes["replicate_sd"][:, None] * rng.standard_normal((layout.hypotheses, layout.rows))

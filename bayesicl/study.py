@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bayesicl.errors import InputError
+from bayesicl.scale import Scale, scale_of
 
 _FIRST_CELLS = 5  # a share of a short curve keeps at least these
 
@@ -23,15 +24,16 @@ class Study:
         hypotheses: labels of the observed hypotheses, numbers first; ("0",) without such a column.
         kind: what a cell's `y` is made of: "counts", "replicated counts", "prompts" (single
             prompts or batches of them, averaged), "aggregated" (a mean with its number of prompts)
-            or "given se".
-        outcome: "counts" or "prob".
+            or "given se"; of mean nll "nll prompts", "nll aggregated" or "nll given se".
+        outcome: "counts", "prob" or "mean_nll".
         items: for "replicated counts", whether replicates share their test items ("shared") or
             each has its own ("fresh"); else None.
         cells: one row a (hypothesis, shots), sorted, index 0, 1, ...: hypothesis (index into
-            `hypotheses`), shots, y (mean probability, in [0, 1]), replicates, total (counts: items
-            a replicate; prob: prompts behind y; NaN for "given se"), se (as given, else NaN),
-            error (standard error for drawing bars, never for fitting), chance (in (0, 1) or NaN)
-            and fitted (False where held out).
+            `hypotheses`), shots, y (mean probability, in [0, 1], or mean nll, >= 0), replicates,
+            total (counts: items a replicate; else prompts behind y; NaN for "given se" and where a
+            table does not count them), se (as given, else NaN), error (standard error for drawing
+            bars, never for fitting; NaN where unknown), chance (in (0, 1) or NaN) and fitted (False
+            where held out).
         rows: for "replicated counts" and "prompts", the measurements behind the cells: cell (row of
             `cells`), replicate (the same code for the same replicate throughout the study), y,
             total (1 for a single prompt). Else empty.
@@ -46,6 +48,11 @@ class Study:
     cells: pd.DataFrame = field(repr=False)
     rows: pd.DataFrame = field(repr=False)
     covariates: dict[str, str]
+
+    @property
+    def scale(self) -> Scale:
+        """What `y` is a number of."""
+        return scale_of(self.outcome)
 
     @property
     def label(self) -> str:

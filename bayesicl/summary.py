@@ -34,6 +34,8 @@ MEANING = {
     "ceiling": "probability with endless demonstrations",
     "p_zero": "probability at 0 shots",
     "p_last": "probability at the longest fitted shots",
+    "nll_zero": "mean nll at 0 shots, nats",
+    "nll_last": "mean nll at the longest fitted shots, nats",
     "alpha": "exponent of the power, no unit",
     "C": "how far -log p lies above its limit before the law's fall, nats",
     "A": "how far -log p lies above its limit before the law's fall, nats",
@@ -45,8 +47,8 @@ MEANING = {
     "dispersion": "variance at 10 shots, in units of binomial variance",
     "dispersion_slope": "of log dispersion, per unit of log(1 + shots)",
     "replicate_sd": "sd common to a replicate, in units of sqrt(p(1 - p))",
-    "c": "variance of one prompt, in units of p(1 - p)",
-    "misfit_sd": "sd of the law's misfit, in units of sqrt(p(1 - p))",
+    "c": "variance of one prompt, in units of p(1 - p), or of mean nll^1.5",
+    "misfit_sd": "sd of the law's misfit, in units of sqrt(p(1 - p)), or of mean nll^.75",
     "misfit_length": "over which the law's misfit changes, in log(1 + shots)",
     "discount": "how much less each further demonstration counts, no unit",
 }
@@ -72,6 +74,10 @@ OF_LAW = {  # where a name means something else, or would in a law of one's own
         "floor": "probability without recognition and learning",
         "n_l": "demonstrations before learning shows",
         "a": "exponent of learning, no unit",
+    },
+    "manyshot": {
+        "C": "how far the mean nll lies above its limit at 0 shots, nats",
+        "L": "mean nll with endless demonstrations, nats",
     },
     "context": {
         "n_ctx": "demonstrations that the context holds",
@@ -224,7 +230,7 @@ def _text(tree: xr.DataTree, table: pd.DataFrame, level: float) -> str:
     lines.append(f"{'':{width}}   median   {100 * level:g}% interval       moved")
     for name, row in zip(names, table.to_dict("records"), strict=True):
         word = "" if row["identified"] else f"  not identified: {_why(row)}"
-        if row["parameter"] == "p_zero" and starts.get(row["hypothesis"]):
+        if row["parameter"] in ("p_zero", "nll_zero") and starts.get(row["hypothesis"]):
             word += f"  extrapolated: measured from {starts[row['hypothesis']]:g} shots on"
         span = f"[{row['lower']:.3g}, {row['upper']:.3g}]"
         lines.append(

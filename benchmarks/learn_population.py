@@ -62,7 +62,7 @@ def main() -> None:
         curves = Curves(tuple(studies), pd.DataFrame(), studies[0].outcome, source)
         rows = fit_and_save(
             curves,
-            chosen_laws(args.laws),
+            chosen_laws(args.laws, curves.scale),
             args.out / source,
             settings=Settings(warmup=args.warmup, draws=args.draws),
             noise="misfit",

@@ -12,7 +12,8 @@ import simulate
 
 from bayesicl.cli import COMMANDS, common, main, parser
 from bayesicl.cli.fit import chosen_laws
-from bayesicl.law import LAWS, PAPER
+from bayesicl.law import LAWS, PAPER, laws_of
+from bayesicl.scale import MEAN_NLL, PROBABILITY
 
 NAMES = [module.__name__.rpartition(".")[2].rstrip("_") for module in COMMANDS]
 SHOTS = [0, 1, 2, 4, 8, 16]
@@ -104,9 +105,11 @@ def test_laws(capsys):
 
 
 def test_laws_by_keyword():
-    names = lambda *given: tuple(law.name for law in chosen_laws(given))  # noqa: E731
+    of = lambda given, scale: tuple(law.name for law in chosen_laws(given, scale))  # noqa: E731
+    names = lambda *given: of(given, PROBABILITY)  # noqa: E731
     assert names("paper") == PAPER
-    assert names("all") == LAWS
+    assert names("all") == laws_of(PROBABILITY)
+    assert of(["all"], MEAN_NLL) == laws_of(MEAN_NLL)
     assert names("power", "paper", "hill") == ("power", *PAPER[:3], *PAPER[4:], "hill")
 
 

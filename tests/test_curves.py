@@ -7,6 +7,7 @@ import pytest
 
 from bayesicl.curves import read_curves
 from bayesicl.errors import CurveWarning, InputError
+from bayesicl.scale import MEAN_NLL
 
 SHOTS = [0, 1, 2, 4, 8, 16, 32, 64]
 
@@ -150,6 +151,38 @@ def test_given_se_is_kept():
     assert study.cells["total"].isna().to_numpy().all()
 
 
+@pytest.mark.parametrize("name", ["nll", "mean_nll"])
+def test_mean_nll_averages_nll(name):
+    nll = np.array([[12.0, 1.0], [2.0, 0.0]])
+    study = only(prompts(nll, name), outcome="mean_nll")
+    assert (study.kind, study.outcome, study.scale) == ("nll prompts", "mean_nll", MEAN_NLL)
+    assert study.cells["y"].tolist() == [7.0, 0.5]
+    assert study.cells["total"].tolist() == [2.0, 2.0]
+    np.testing.assert_allclose(study.cells["error"], nll.std(axis=0, ddof=1) / np.sqrt(2))
+    assert study.rows["y"].tolist() == nll.T.ravel().tolist()
+    # The same numbers as a probability's are other data.
+    assert study.hash != only(prompts(nll / 12), outcome="prob").hash
+
+
+def test_mean_nll_of_a_table():
+    table = frame(shots=[0, 1], mean_nll=[4.0, -1e-10])
+    study = only(table.assign(total=[50, 40]))
+    assert (study.kind, study.outcome) == ("nll aggregated", "mean_nll")
+    assert study.cells["y"].tolist() == [4.0, 0.0]
+    assert study.cells["total"].tolist() == [50.0, 40.0]
+    # As if a prompt's sd went with the mean to the power of 3/4; never without length.
+    np.testing.assert_allclose(study.cells["error"], [4.001**0.75 / 50**0.5, 0.001**0.75 / 40**0.5])
+    unknown = only(table)
+    assert unknown.kind == "nll aggregated"
+    assert unknown.cells[["total", "error"]].isna().to_numpy().all()
+    given = only(table.assign(se=0.2))
+    assert given.kind == "nll given se"
+    assert given.cells["error"].tolist() == [0.2, 0.2]
+    both = table.assign(prob=[0.5, 0.6], total=9)
+    assert only(both, outcome="prob").kind == "aggregated"
+    assert only(both, outcome="mean_nll").hash != only(both, outcome="prob").hash
+
+
 # Keys
 
 
@@ -290,6 +323,7 @@ def test_parquet_without_pyarrow_names_the_extra(tmp_path, monkeypatch):
 
 HEAD = "shots,correct,total\n0,2,10\n"
 PROB = frame(shots=[0, 1], prob=[0.2, 0.5])
+NLL = {"outcome": "mean_nll"}
 TWO = counts().assign(nll=0.5)
 BAD = [
     ("no shots", "n,correct,total\n0,1,2\n", {}, r"no column `shots`.*n, correct, total.*--column"),
@@ -337,8 +371,12 @@ BAD = [
     ("two outcomes", TWO, {}, r"--outcome counts or --outcome nll"),
     ("other outcome", TWO, {"outcome": "accuracy"}, r"--outcome must be one of counts, prob"),
     ("outcome absent", TWO, {"outcome": "prob"}, r"--outcome prob needs a column `prob`"),
-    ("mean_nll", frame(shots=[0, 1], mean_nll=1.0), {}, r"another quantity.*`replicate`"),
-    ("ask mean_nll", PROB, {"outcome": "mean_nll"}, r"another quantity.*-log\(mean p\)"),
+    ("mean_nll below 0", frame(shots=[0, 1], mean_nll=[1, -1]), {}, r"row 1: `mean_nll` .*got -1"),
+    ("mean_nll and prob", PROB.assign(mean_nll=1), {}, r"--outcome prob or --outcome mean_nll"),
+    ("ask mean_nll", PROB, {"outcome": "mean_nll"}, r"mean_nll needs a column `mean_nll`"),
+    ("batches", prompts([[1, 2]], "nll").assign(total=5), NLL, r"`total` .*mean_nll=nll"),
+    ("se of nll", prompts([[1, 2]], "nll").assign(se=5), NLL, r"a mean of nll `mean_nll`"),
+    ("tiny se", frame(shots=[0, 1], mean_nll=1.0, se=1e-9), {}, r"`se` .*in nats"),
     (
         "percent",
         frame(shots=[0, 1], prob=[1, 20.0]),

@@ -12,7 +12,7 @@ from bayesicl.errors import InputError
 SHOTS = np.arange(0, 65)
 
 
-def prediction(mean, replicate=None, shots=SHOTS):
+def prediction(mean, replicate=None, shots=SHOTS, outcome="prob"):
     """Of one hypothesis: mean (draws, shots)."""
     dims = ("chain", "draw", "hypothesis", "shots")
     one = np.asarray(mean, float)[None, :, None]
@@ -22,7 +22,8 @@ def prediction(mean, replicate=None, shots=SHOTS):
         {"mean": (dims, one), "law": (dims, one), "replicate": (dims, again)}, coords=coords
     )
     data = data.assign_coords(within=(("hypothesis", "shots"), (shots <= 8)[None]))
-    return data.assign_attrs(bands=json.dumps({"mean": "mean curve", "replicate": "new"}))
+    bands = json.dumps({"mean": "mean curve", "replicate": "new"})
+    return data.assign_attrs(bands=bands, outcome=outcome)
 
 
 def test_shots_to_a_threshold_that_each_curve_reaches_at_its_own():
@@ -33,6 +34,21 @@ def test_shots_to_a_threshold_that_each_curve_reaches_at_its_own():
     assert row["n* 50%"] == 49
     assert row["n* 90%"] == np.inf
     assert row["not_by_64"] == pytest.approx(0.35)
+
+
+def test_a_mean_nll_reaches_a_threshold_from_above():
+    first = np.arange(0, 100)
+    steps = np.where(SHOTS[None] >= first[:, None], 1.5, 4.0)
+    there = prediction(steps, outcome="mean_nll")
+    [row] = shots_to(there, 2.0, quantiles=[0.05, 0.5, 0.9]).to_dict("records")
+    assert (row["n* 5%"], row["n* 50%"], row["n* 90%"]) == (4, 49, np.inf)
+    [row] = shots_to(there, 4.0, quantiles=[0.5]).to_dict("records")
+    assert (row["n* 50%"], row["not_by_64"]) == (0, 0)
+    assert shots_to(there, 1.0)["not_by_64"][0] == 1
+    assert useful_shots(there, gain=1.0)["useful_shots"][0] == np.inf
+    for wrong in (0, -2.0, np.inf):
+        with pytest.raises(InputError, match="--threshold must be above 0 nats, got"):
+            shots_to(there, wrong)
 
 
 def test_what_was_reached_stays_reached():
@@ -48,6 +64,9 @@ def test_shots_beyond_which_doubling_gains_little():
     for least in (0.05, 0.02):
         [row] = useful_shots(prediction(rise), gain=least).to_dict("records")
         assert row["useful_shots"] == max(SHOTS[(gain >= least) & (SHOTS >= 1)]) + 1
+        fall = prediction(3 - 5 * rise, outcome="mean_nll")
+        [same] = useful_shots(fall, gain=5 * least).to_dict("records")
+        assert same["useful_shots"] == row["useful_shots"]
     assert row["last"] == 32
     [row] = useful_shots(prediction(rise), gain=0.001).to_dict("records")
     assert row["useful_shots"] == np.inf

@@ -29,8 +29,9 @@ from bayesicl import coordinates, priors
 from bayesicl.device import on_device
 from bayesicl.engine import Engine
 from bayesicl.errors import InputError
-from bayesicl.law import BAYESIAN, LAWS, TYINGS, Design, Law, laws, load_law
+from bayesicl.law import BAYESIAN, LAWS, TYINGS, Design, Law, laws, laws_of, load_law
 from bayesicl.noises import NOISES
+from bayesicl.scale import MEAN_NLL, PROBABILITY
 from bayesicl.settings import Settings
 from bayesicl.summary import meaning
 
@@ -119,8 +120,13 @@ def context(n, log_q, log_q0, n_ctx, s):
     return np.log(q0 + (q - q0) * expit(s * (n_ctx - n)) / expit(s * n_ctx))
 
 
+def manyshot(n, C, alpha, L):
+    return np.log(C * (n + 1) ** -np.asarray(alpha, np.longdouble) + L)
+
+
 # A law is one entry in each of these. Curves with their own parameters, by name:
-CURVES = {f.__name__: f for f in (power, bounded, logistic, constant, hill, belief, broken)}
+OWN = (power, bounded, logistic, constant, hill, belief, broken, manyshot)
+CURVES = {f.__name__: f for f in OWN}
 # The table of P of the others, what is made of log p and of log p at 0 shots (if not that itself),
 # and what they have besides pi, P and K: of a study, or of each curve.
 TIE_OF = dict.fromkeys(BAYESIAN, "scoring") | {name: name for name in TIES}
@@ -129,6 +135,7 @@ MADE_OF = {"recognition": recognition, "context": context}
 OF_STUDY = dict.fromkeys(TYINGS[1], ("discount",)) | {"context": ("discount", "n_ctx", "s")}
 OF_CURVE = {"recognition": ("floor", "n_l", "a")}
 FALLING = ("context",)
+OF_NLL = ("manyshot",)
 
 
 def names_of(name):
@@ -162,7 +169,7 @@ def evidence(n, v):
 
 
 def oracle(name, design, v):
-    """Log p (draws, cells) from the sampled sites."""
+    """Log p, or log of the mean nll, (draws, cells) from the sampled sites."""
     h, n = design.hypothesis, design.shots
     if name in CURVES:
         return CURVES[name](n, *(v[p][:, h] for p in names_of(name)))
@@ -220,6 +227,7 @@ def test_file(name):
     assert law.model is module.model
     assert law.reference
     assert law.monotone == (name not in FALLING)
+    assert law.scale == (MEAN_NLL if name in OF_NLL else PROBABILITY)
     # The formula of the value is the formula of the docstring, or names the law it starts from.
     formula = law.formula.removeprefix("as general, with ")
     assert formula
@@ -239,6 +247,8 @@ def test_registry():
     assert tuple(laws()) == LAWS
     assert all(law.name == name for name, law in laws().items())
     assert set(BAYESIAN) < set(LAWS)
+    assert laws_of(MEAN_NLL) == OF_NLL
+    assert laws_of(PROBABILITY) == tuple(name for name in LAWS if name not in OF_NLL)
     assert load_law(laws()["power"]) == laws()["power"]
 
 
@@ -250,11 +260,12 @@ def test_log_p_of_prior_draws(name, H, B):
     design, logp, v = drawn(name, H, B)
     assert logp.shape == (N, H * len(SHOTS))
     assert np.isfinite(logp).all()
-    assert (logp <= 0).all()
+    scale = laws()[name].scale
+    assert (np.exp(logp) <= scale.top).all()
     expected = oracle(name, design, v).astype(float)
     np.testing.assert_allclose(np.exp(logp), np.exp(expected), rtol=0, atol=1e-9)
     np.testing.assert_allclose(logp, expected, rtol=1e-6, atol=1e-9)
-    steps = np.diff(logp.reshape(N, H, len(SHOTS)), axis=-1)
+    steps = scale.better * np.diff(logp.reshape(N, H, len(SHOTS)), axis=-1)
     assert (steps > -1e-12).all() == (name not in FALLING)  # monotone in shots
     assert (steps > 1e-3).any() == (name != "constant")
 
@@ -272,7 +283,8 @@ def test_sites_keep_their_constraints(name, H, B):
     if name in CURVES:
         assert set(sites) == set(names_of(name))
         assert all(x.shape == (N, H) for x in sites.values())
-        if name != "constant":
+        assert ("ceiling" in v) == (name not in ("constant", *OF_NLL))
+        if "ceiling" in v:
             np.testing.assert_allclose(v["ceiling"], np.exp(-v["L"]) if "L" in v else v["gamma"])
         return
     M = H + B
@@ -421,6 +433,7 @@ def test_endless_demonstrations_give_the_ceiling(name, rng):
     else:
         end = {"recognition": 1.0, "constant": v.get("p")}.get(name, v.get("gamma"))
         end = np.exp(-v["L"]) if "L" in v else end
+        end = v["L"] if name in OF_NLL else end
     p = np.exp(curve(name, np.full((1, 1), 1e300), v))
     np.testing.assert_allclose(p, np.broadcast_to(end, p.shape), rtol=1e-12)
 
@@ -522,6 +535,12 @@ def test_programs_without_a_discount_are_the_papers(name):
         np.testing.assert_allclose(discounted, paper, rtol=1e-9, atol=1e-12)
 
 
+def test_manyshot_is_the_power_law_of_another_quantity(rng):
+    v, _ = parameters("power", rng)
+    nll = np.exp(curve("manyshot", MANY, v))
+    np.testing.assert_allclose(nll, -curve("power", MANY, v), rtol=1e-12)
+
+
 def test_hill_is_logistic_in_log_shots(rng):
     v, _ = parameters("hill", rng)
     gamma, beta, n_0, k = v.values()
@@ -603,6 +622,11 @@ def _gradient(name):
 # Coordinates and the posterior, in the unconstrained space
 
 
+def noise_of(law):
+    """Given standard errors, on the law's scale."""
+    return NOISES["nll-given-se" if law.name in OF_NLL else "given-se"]
+
+
 def study(H, B, rng):
     """A design and data for noise of given standard errors, one cell of them held out."""
     design, size = design_of(H, B), H * len(SHOTS)
@@ -664,7 +688,7 @@ def points(name, H, B, scale=1.0, n=60):
 @cache
 def _space_program(name, H, B):
     law = laws()[name]
-    engine = Engine(law, NOISES["given-se"], Settings())
+    engine = Engine(law, noise_of(law), Settings())
 
     def one(design, data, w):
         flat, unravel = ravel_pytree(w)
@@ -741,7 +765,7 @@ def test_energy_in_float32(name):
     design, data, at = points(name, *FIRST_SIZE[name], 1.0)
     near = at.energy < 100
     law = laws()[name]
-    potential = Engine(law, NOISES["given-se"], Settings()).posterior.potential
+    potential = Engine(law, noise_of(law), Settings()).posterior.potential
     with jax.enable_x64(False):
         low = on_device(at.w)
         one = jax.jit(jax.vmap(potential, in_axes=(None, None, 0)))(*on_device((design, data)), low)
@@ -760,13 +784,14 @@ def test_jacobian_of_coordinates(name, H, B):
     assert (moved > 1) == (name != "constant")
 
 
-@pytest.mark.parametrize("name", ["power", "bounded", "logistic", "broken"])
+@pytest.mark.parametrize("name", ["power", "bounded", "logistic", "broken", "manyshot"])
 def test_coordinates_of_baselines_are_what_the_data_see(name):
     design, _, at = points(name, 2, 1, 2.0)
     drop, shape = ("A", "k") if name == "logistic" else ("C", "alpha")
     w, v, oracle, names = at.w, at.v, CURVES[name], names_of(name)
     N = np.array([np.max(design.shots[design.hypothesis == h]) for h in range(2)])
-    y = lambda n: -oracle(n, *[v[k].astype(np.longdouble) for k in names])  # noqa: E731
+    logp = lambda n: oracle(n, *[v[k].astype(np.longdouble) for k in names])  # noqa: E731
+    y = lambda n: np.exp(logp(n)) if name in OF_NLL else -logp(n)  # noqa: E731
     same = partial(np.testing.assert_allclose, rtol=1e-7, atol=1e-7)
     same(np.log(y(N)).astype(float), w[drop])
     kept, span = (y(N) / y(0)).astype(float), np.log1p(N)
@@ -857,7 +882,11 @@ INTERVALS = {
     "n_0": (0.4, 270), "k": (0.19, 5.2), "f": (0.07, 1.9), "n_l": (3.7, 2700),
     "n_ctx": (3.7, 2700), "K": (0.014, 9.9), "g": (0.008, 21),
 }  # fmt: skip
-OTHERS = {("broken", "n_c"): (lognormal(np.log(30), 1.5), (2.5, 350))}  # of one law alone
+OTHERS = {  # of one law alone
+    ("broken", "n_c"): (lognormal(np.log(30), 1.5), (2.5, 350)),
+    ("manyshot", "C"): (stats.expon(scale=4), (0.2, 12)),
+    ("manyshot", "L"): (stats.expon(), (0.05, 3)),
+}
 
 
 def prior_of(name, site):
@@ -986,7 +1015,7 @@ def test_implied_priors_of_bayesian_laws(name, H, B):
 def test_implied_priors_of_curves(name):
     _, logp, v = drawn(name, 2, 1)
     as_documented(name, v)
-    if name != "constant":
+    if "ceiling" in v:
         same_law(v["ceiling"], stats.uniform)
     if name == "power":  # the start, relative to the ceiling
         start = logp.reshape(-1, 2, len(SHOTS))[:, :, 0]

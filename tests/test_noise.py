@@ -20,6 +20,7 @@ from bayesicl.noise import _replicate_spread
 from bayesicl.noises import NOISES, load_noise
 from bayesicl.process import links, scaled, smooth
 from bayesicl.program import _prompt_c, arrays, padded_size
+from bayesicl.scale import MEAN_NLL, PROBABILITY
 
 pytestmark = pytest.mark.usefixtures("x64")
 
@@ -34,6 +35,8 @@ SIZES = {
     },
     "mean-probability": {"c": [0.35, 0.08]},
     "given-se": {},
+    "mean-nll": {"c": [0.2, 0.03]},
+    "nll-given-se": {},
 }
 MISFIT = {"misfit_sd": [0.2, 0.05], "misfit_length": [1.5, 4.0]}
 SIZES |= {f"{name}+misfit": sizes | MISFIT for name, sizes in SIZES.items()}
@@ -77,8 +80,10 @@ def dense(name, design, data, p):
     if misfit:
         mean, cov = dense(plain, design, data, p)
         return mean, cov + misfit_covariance(plain, design, data, p)
-    if name == "given-se":
+    if name.endswith("given-se"):
         return p, np.diag(data["se"] ** 2)
+    if name == "mean-nll":
+        return p, np.diag(size["c"] * variance_of_nll(p) / data["total"])
     v = shrunk_variance(name, data, p)
     if name == "beta-binomial":  # as a normal, beside a misfit
         s2 = size["scatter"] ** 2
@@ -95,10 +100,17 @@ def dense(name, design, data, p):
 def misfit_covariance(plain, design, data, p):
     """The law's misfit at the cells: a process over log(1 + shots), curves independent."""
     sd, length = (np.array(MISFIT[f"misfit_{k}"])[design.hypothesis] for k in ("sd", "length"))
-    unit = sd * np.sqrt(p * (1 - p) if plain == "given-se" else shrunk_variance(plain, data, p))
+    v = {"given-se": p * (1 - p), "mean-nll": variance_of_nll(p)}
+    v["nll-given-se"] = v["mean-nll"]
+    unit = sd * np.sqrt(v[plain] if plain in v else shrunk_variance(plain, data, p))
     x = np.log(1 + design.shots)
     same = design.hypothesis[:, None] == design.hypothesis
     return same * np.outer(unit, unit) * np.exp(-np.abs(x[:, None] - x) / length)
+
+
+def variance_of_nll(mean):
+    """A prompt's, up to its size; a thousandth of a nat keeps it from 0."""
+    return (mean + 0.001) ** 1.5
 
 
 def shrunk_variance(name, data, p):
@@ -271,7 +283,8 @@ def test_draws_have_the_claimed_moments(name, seen):
     drawn = noise.measure(np.random.default_rng(3), many, design, data)
     y, p, plain = drawn["y"], np.exp(logp), name.removesuffix("+misfit")
     assert y.shape == (n, 12)
-    assert ((y >= 0) & (y <= 1)).all()
+    top = NOISES[name].scale.top
+    assert ((y >= 0) & (y <= top)).all()
     if plain == "beta-binomial":
         total = data["total"]
         np.testing.assert_allclose(y * total, np.round(y * total), atol=1e-9)
@@ -292,7 +305,7 @@ def test_draws_have_the_claimed_moments(name, seen):
         moved = np.linalg.solve(told[np.ix_(f, f)], shift[f]).T
         curve = p + moved @ (data["y"] - p)[f]
         sd = np.sqrt(np.diag(shift - moved @ shift[f]))
-        clear = np.minimum(curve, 1 - curve) > 4 * sd
+        clear = np.minimum(curve, top - curve) > 4 * sd
         assert clear.sum() >= 6
         np.testing.assert_allclose(
             drawn["mean"].mean(0)[clear], curve[clear], rtol=0, atol=4.5 * sd.max() / np.sqrt(n)
@@ -301,7 +314,7 @@ def test_draws_have_the_claimed_moments(name, seen):
     mean = mean + gain @ (data["y"] - p)[f]
     cov = cov + shift - gain @ known[f]
     # Clipping must not matter here, or the moments are not those of the normal.
-    inside = np.minimum(mean, 1 - mean) > 4 * np.sqrt(np.diag(cov))
+    inside = np.minimum(mean, top - mean) > 4 * np.sqrt(np.diag(cov))
     if name == "beta-binomial":
         inside[:] = True
     if name == "beta-binomial+misfit":  # beta-binomial about each mean: its variance is of that
@@ -363,6 +376,8 @@ TABLES = {
     "given-se": counts().rename(columns={"correct": "prob"}).drop(columns="total").assign(se=0.05),
 }
 TABLES["given-se"]["prob"] /= 20
+TABLES["mean-nll"] = single_prompts().rename(columns={"prob": "mean_nll"})
+TABLES["nll-given-se"] = TABLES["given-se"].rename(columns={"prob": "mean_nll"})
 
 
 def log_joint(name, design, data, logp):
@@ -416,7 +431,7 @@ def test_held_out_measurements_tell_nothing_of_sizes(name):
     table = TABLES[name.removesuffix("+misfit")]
     other = table.copy()
     out = other["shots"] >= SHOTS[4]
-    column = "prob" if "prob" in other else "correct"
+    [column] = {"prob", "correct", "mean_nll"} & set(other)
     other.loc[out, column] = np.random.default_rng(9).permutation(other.loc[out, column])
     results = []
     for t in (table, other):
@@ -446,7 +461,12 @@ def test_sizes_have_the_documented_densities():
     spread["has_spread"] = np.array([True, False])
     expected += stats.norm.logpdf(-1.2, np.log(c[0]), 0.2)
     np.testing.assert_allclose(at("mean-probability", {**data, **spread}), expected)
-    assert at("given-se") == 0
+    c = s["mean-nll"]["c"]
+    expected = stats.lognorm(2, scale=np.exp(-1)).logpdf(c).sum()
+    np.testing.assert_allclose(at("mean-nll"), expected)
+    expected += stats.norm.logpdf(-1.2, np.log(c[0]), 0.2)
+    np.testing.assert_allclose(at("mean-nll", {**data, **spread}), expected)
+    assert at("given-se") == at("nll-given-se") == 0
     rows = dict.fromkeys(["row_items", "row_pull"], np.zeros((8, len(design.shots))))
     rows |= dict.fromkeys(["square", "rows", "log_unit"], np.zeros(len(design.shots)))
     rows["share"] = np.zeros(len(s["mean-probability"]["c"]))
@@ -557,17 +577,33 @@ def beta_prompts(c, cells, prompts, rng, batch=1, between=(0.05, 0.95)):
 @pytest.mark.parametrize(("prompts", "batch"), [(2, 1), (3, 1), (40, 1), (3, 4)])
 def test_c_of_prompts_is_recovered(c, prompts, batch):
     rng = np.random.default_rng(6)
-    found = [_prompt_c(beta_prompts(c, 400, prompts, rng, batch)) for _ in range(60)]
+    found = [_prompt_c(beta_prompts(c, 400, prompts, rng, batch), PROBABILITY) for _ in range(60)]
     error = np.std(found, ddof=1) / np.sqrt(60)
     assert error < 0.02 * c
     assert abs(np.mean(found) - c) < 3.5 * error
 
 
+@pytest.mark.parametrize("c", [0.1, 1.5])
+@pytest.mark.parametrize(("prompts", "batch", "near"), [(4, 1, 0.05), (40, 1, 0.01), (3, 4, 0.02)])
+def test_c_of_nll_is_recovered(c, prompts, batch, near):
+    """Gamma prompts with variance c mean^1.5; the correction for few prompts is of first order."""
+    rng, found = np.random.default_rng(6), []
+    for _ in range(60):
+        mean = rng.uniform(0.5, 6.0, 400)
+        k = mean**2 / (c * variance_of_nll(mean))
+        y = rng.gamma(k, mean / k, (batch, prompts, 400)).mean(0)
+        rows = beta_prompts(0.5, 400, prompts, rng, batch).assign(y=y.ravel())
+        found.append(_prompt_c(rows, MEAN_NLL))
+    error = np.std(found, ddof=1) / np.sqrt(60)
+    assert abs(np.mean(found) / c - 1) < near + 3.5 * error / c
+
+
 def test_c_of_constant_prompts_is_unknown():
     rows = pd.DataFrame({"cell": [0, 0, 1, 1], "y": [0.2, 0.2, 0.5, 0.5], "total": 1.0})
-    assert _prompt_c(rows) == 0
-    assert _prompt_c(rows.assign(y=[0.0, 0, 1, 1])) == 0
-    assert _prompt_c(rows.assign(y=[0.0, 1, 1, 0])) == 1  # never above 1
+    assert _prompt_c(rows, PROBABILITY) == _prompt_c(rows, MEAN_NLL) == 0
+    assert _prompt_c(rows.assign(y=[0.0, 0, 1, 1]), PROBABILITY) == 0
+    assert _prompt_c(rows.assign(y=[0.0, 1, 1, 0]), PROBABILITY) == 1  # never above 1
+    assert _prompt_c(rows.assign(y=[0.0, 2, 2, 0]), MEAN_NLL) > 1
 
 
 @pytest.mark.parametrize(

@@ -21,13 +21,15 @@ from bayesicl.device import precision
 from bayesicl.errors import InputError
 from bayesicl.law import BAYESIAN, LAWS, load_law
 from bayesicl.noise import Noise
-from bayesicl.noises import NOISES
+from bayesicl.noises import NOISES, kinds_of
 from bayesicl.ranks import RANKED, Calibration, Ranked, calibration, ranks_of
+from bayesicl.scale import MEAN_NLL
 from bayesicl.settings import Settings
-from bayesicl.simulate import KINDS, Layout
+from bayesicl.simulate import Layout
 from bayesicl.uniformity import p_value
 
-CASES = [(law, H, kind) for law in LAWS for H in (1, 2) for kind in KINDS]
+CASES = [(law, H) for law in LAWS for H in (1, 2)]
+CASES = [(law, H, kind) for law, H in CASES for kind in kinds_of(load_law(law).scale)]
 CASES = [(law, H, kind) for law, H, kind in CASES if H == 1 or law in BAYESIAN]
 SHORT = Settings(warmup=200, draws=250)
 
@@ -121,6 +123,17 @@ def test_studies_of_every_noise_are_recovered(kind, rows, law):
     error = np.abs(found.truths["p(12)"] - np.median(found.draws["p(12)"], axis=1))
     prior_sd = found.truths["p(12)"].std()
     assert error.mean() < 0.5 * prior_sd  # the data were seen
+
+
+@pytest.mark.parametrize("kind", kinds_of(MEAN_NLL))
+@pytest.mark.parametrize("rows", [False, True], ids=["declared", "rows"])
+def test_studies_of_mean_nll_are_recovered(kind, rows):
+    found = calibrate("manyshot", Layout(kind), rows=rows, simulations=12, settings=SHORT, seed=1)
+    c = ["c"] if "given" not in kind else []
+    assert list(found.ranks) == ["C", "alpha", "L", *c, "nll(3)", "nll(12)", "nll(192)"]
+    assert not found.strays, found.verdict
+    near = np.median(found.draws["nll(12)"], axis=1) / found.truths["nll(12)"]
+    assert np.abs(np.log(near)).mean() < 0.3  # the data were seen
 
 
 @pytest.mark.parametrize("sds", [2.0, -2.0])

@@ -11,6 +11,7 @@ from numpyro.infer.util import log_density
 from bayesicl.errors import InputError
 from bayesicl.law import load_law
 from bayesicl.noises import load_noise
+from bayesicl.scale import MEAN_NLL
 from bayesicl.simulate import (
     KINDS,
     Layout,
@@ -114,7 +115,8 @@ def test_what_is_declared_is_what_the_likelihood_says(kind):
 
 @pytest.mark.parametrize("kind", KINDS[1:])
 def test_rows_have_the_moments_that_the_noise_claims(kind):
-    layout = Layout(kind, hypotheses=2, total=40 if kind != "prompts" else 4000, replicates=4000)
+    total = 4000 if kind.endswith("prompts") else 40
+    layout = Layout(kind, hypotheses=2, total=total, replicates=4000)
     # Dispersions at 10 shots: 1.7 and 0.6, more and less than binomial.
     cells = pd.DataFrame({"hypothesis": [0, 1], "shots": 10, "p": [0.3, 0.6], "se": [0.02, 0.05]})
     cells = pd.concat([cells] * (1 if layout.rows > 1 else 4000), ignore_index=True)
@@ -122,7 +124,7 @@ def test_rows_have_the_moments_that_the_noise_claims(kind):
     sizes["replicate_sd"] = np.array([0.05, 0.1])
     y = measured_rows(layout, cells, sizes, np.random.default_rng(3))
     assert y.shape == (len(cells), layout.rows)
-    assert ((y >= 0) & (y <= 1)).all()
+    assert ((y >= 0) & (y <= layout.noise.scale.top)).all()
     for h, p in enumerate((0.3, 0.6)):
         own, v = y[cells["hypothesis"] == h].ravel(), p * (1 - p)
         variance = {
@@ -130,6 +132,9 @@ def test_rows_have_the_moments_that_the_noise_claims(kind):
             "prompts": v * sizes["c"][h],
             "aggregated": v * sizes["c"][h] / 40,
             "given se": cells["se"][h] ** 2,
+            "nll prompts": MEAN_NLL.variance(p) * sizes["c"][h],
+            "nll aggregated": MEAN_NLL.variance(p) * sizes["c"][h] / 40,
+            "nll given se": cells["se"][h] ** 2,
         }[kind]
         assert abs(own.mean() - p) < 4.5 * np.sqrt(variance / 4000)
         # A replicate's shift acts on p(1 - p), too: a few per cent.

@@ -10,7 +10,7 @@ from scipy.special import digamma, gammaln, polygamma
 
 from bayesicl.device import on_device
 from bayesicl.law import LAWS, TYINGS, load_law
-from bayesicl.noises import load_noise
+from bayesicl.noises import kinds_of, load_noise
 from bayesicl.posterior import Posterior
 from bayesicl.simulate import KINDS, Layout, declared
 from bayesicl.special import _log, log_rising
@@ -55,8 +55,8 @@ def test_log_rising_and_its_slope(rng, low, high):
 
 @pytest.mark.parametrize(
     ("name", "kind", "noise"),
-    [(law, "counts", None) for law in LAWS if law not in TYINGS[1][1:]]
-    + [("power", kind, None) for kind in KINDS[1:]]
+    [(law, kinds_of(load_law(law).scale)[0], None) for law in LAWS if law not in TYINGS[1][1:]]
+    + [("manyshot" if "nll" in kind else "power", kind, None) for kind in KINDS[1:]]
     + [("power", "replicated counts", "misfit")],
 )
 def test_gradients_hold_no_index_loops(name, kind, noise):

@@ -39,7 +39,8 @@ def add_options(parser: common.Parser) -> None:
     add(
         "--kind", type=lambda text: text.replace("-", " "), metavar="KIND",
         help="what a cell is made of: counts, replicated-counts, prompts, aggregated or given-se "
-        "(default: by --noise, else counts)",
+        "(default: by --noise, else by the law); of mean nll nll-aggregated, nll-prompts or "
+        "nll-given-se",
     )  # fmt: skip
     add("--hypotheses", type=int, default=1, metavar="H", help="curves of a study (default 1)")
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")
@@ -60,12 +61,16 @@ def add_options(parser: common.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Simulate and fit, write tables and figure, say what came out."""
     from bayesicl.calibrate import calibrate
-    from bayesicl.noises import NOISES
+    from bayesicl.law import load_law
+    from bayesicl.noises import NOISES, kinds_of
     from bayesicl.plot import plot_calibration, save_figure
     from bayesicl.settings import Settings
     from bayesicl.simulate import SHOTS, Layout
 
-    kind = args.kind or (NOISES[args.noise].kinds[0] if args.noise in NOISES else "counts")
+    suited = (
+        NOISES[args.noise].kinds if args.noise in NOISES else kinds_of(load_law(args.law).scale)
+    )
+    kind = args.kind or suited[0]
     layout = Layout(kind, args.hypotheses, tuple(args.shots or SHOTS), args.total, args.replicates)
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
     with shown(args.simulations) as progress:

@@ -59,7 +59,7 @@ def add_table_options(parser: Parser) -> None:
     """How to read a table and what of it to fit."""
     group = parser.add_argument_group("reading the table")
     add = group.add_argument
-    add("--outcome", metavar="O", help="which outcome: counts, prob, nll or nll_of_mean")
+    add("--outcome", metavar="O", help="which outcome: counts, prob, nll, nll_of_mean or mean_nll")
     add_column(group, "shots=n_demos")
     add(
         "--where", action="append", metavar="QUERY",
@@ -91,8 +91,8 @@ def add_fit_options(parser: Parser) -> None:
     add = group.add_argument
     add(
         "--law", nargs="+", default=["paper"], metavar="NAME|PATH",
-        help="names or files of laws, paper for the six of Arora et al. (default), or all; see "
-        "bayesicl laws",
+        help="names or files of laws, paper for the six of Arora et al. (default), or all that "
+        "are of the outcome; see bayesicl laws",
     )  # fmt: skip
     add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from bayesicl.execute import Job
     from bayesicl.law import Law
     from bayesicl.plan import Task
+    from bayesicl.scale import Scale
     from bayesicl.settings import Settings
 
 MANY = 200  # fits: of more, only those that did not pass are shown
@@ -98,17 +99,23 @@ def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
 
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
     return fit_and_save(
-        curves, chosen_laws(args.law), args.out, settings=settings, noise=args.noise,
+        curves, chosen_laws(args.law, curves.scale), args.out, settings=settings, noise=args.noise,
         backgrounds=args.backgrounds, seed=args.seed, device=args.device, ending=args.format,
         keep=args.keep_draws, executor=args.executor,
     )  # fmt: skip
 
 
-def chosen_laws(names: Sequence[str]) -> "list[Law]":
-    """The laws of these names and files, each once; "paper" and "all" stand for several."""
-    from bayesicl.law import LAWS, PAPER, load_law
+def chosen_laws(names: Sequence[str], scale: "Scale") -> "list[Law]":
+    """The laws of these names and files, each once; "paper" and "all" are those of the scale."""
+    from bayesicl.law import PAPER, laws_of, load_law
 
-    several = {"paper": PAPER, "all": LAWS}
+    suited = laws_of(scale)
+    several = {"paper": tuple(law for law in PAPER if law in suited), "all": suited}
+    if empty := [name for name in names if several.get(name) == ()]:
+        raise InputError(
+            f"--law {empty[0]}: none of these laws is of {scale.name}; name some that are, such as "
+            f"--law {' '.join(suited)}"
+        )
     if "stack" in names:
         raise InputError("a stack is a forecast: bayesicl forecast TABLE --law stack --out DIR")
     names = [law for name in names for law in several.get(name, [name])]

@@ -40,7 +40,8 @@ def add_options(parser: common.Parser) -> None:
     )  # fmt: skip
     add(
         "--threshold", type=float, metavar="P",
-        help="also say how probable it is that the mean curve has reached P",
+        help="also say how probable it is that the mean curve has reached P, a probability, or "
+        "a mean nll that it falls to",
     )  # fmt: skip
     add(
         "--gain", type=float, metavar="P",
@@ -66,10 +67,6 @@ def run(args: argparse.Namespace) -> int:
     from bayesicl.forecast import bands
     from bayesicl.score import score
 
-    if args.threshold is not None and not 0 < args.threshold < 1:
-        raise InputError(f"--threshold must lie between 0 and 1, got {args.threshold:g}")
-    if args.gain is not None and not 0 < args.gain < 1:
-        raise InputError(f"--gain must lie between 0 and 1, got {args.gain:g}")
     if args.gain is not None and max(args.shots) < 2:
         raise InputError("--gain is of doubling shots: name some beyond 2 with --shots")
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("cells", *HEADINGS)}
@@ -150,7 +147,8 @@ def _hedged(probability: float) -> str:
 
 HEADINGS = {
     "weights": "Weights of the laws, by how each predicted the fitted cells that it had not seen",
-    "scores": "Held-out cells: coverage of the intervals, and errors in probability",
+    "scores": "Held-out cells: coverage of the intervals, and errors in probability, or in nats "
+    "of mean nll",
     "curves": "Predictions: medians and intervals, by what each band is of (where within is False, "
     "nothing was fitted); how far prior and likelihood move the mean curve",
     "reached": "Probability that the mean curve has reached the threshold",

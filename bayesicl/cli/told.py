@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from bayesicl.curves import Curves
+    from bayesicl.scale import Scale
 
 
 @dataclass
@@ -159,6 +160,7 @@ def _table(args: argparse.Namespace) -> "Curves":
     if _holds_fits(first):
         raise InputError(f"--law {STACK} fits a table, and {first} holds fits; give the table")
     curves = common.read_table(args, first)
+    _check_levels(args, curves.scale)
     if args.fit_shots is None and args.fit_points is None and args.law != [STACK]:
         raise InputError(
             f"{first} is a table: say how much of each curve to fit, such as --fit-shots 25%"
@@ -168,6 +170,15 @@ def _table(args: argparse.Namespace) -> "Curves":
     if args.keep_draws == 0:
         raise InputError("--keep-draws none: predictions need draws; leave it out")
     return curves
+
+
+def _check_levels(args: argparse.Namespace, scale: "Scale") -> None:
+    """Whether --threshold and --gain can be asked of such curves."""
+    from bayesicl.decide import check_between
+
+    for option in ("threshold", "gain"):
+        if (value := getattr(args, option)) is not None:
+            check_between(f"--{option}", value, scale)
 
 
 def _holds_fits(source: str) -> bool:
