@@ -12,7 +12,7 @@ from scipy.special import expit
 
 from bayesicl import InputError, Settings, fit, load, load_law, predict, read_curves, save
 from bayesicl.engine import Engine
-from bayesicl.learn import Draws, learn, moments
+from bayesicl.learn import DOUBT, Draws, learn, moments
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
 from bayesicl.population import FREEDOM
@@ -186,14 +186,30 @@ def test_moments_of_curves_that_are_known_in_part(rng):
     np.testing.assert_allclose(some[0], found, atol=1e-3)  # two halves of a curve are one
 
 
-def test_learning_from_fits(tmp_path):
+def flat_curves():
     rng = np.random.default_rng(3)
     shots = np.array([0, 1, 2, 4, 8, 16])
-    tables = [
+    return [
         pd.DataFrame({"task": f"t{i}", "shots": shots, "total": 200,
                       "correct": rng.binomial(200, p, 6)})
         for i, p in enumerate(expit(rng.normal(1.0, 0.7, 12)))
     ]  # fmt: skip
+
+
+def test_learned_misfit_is_larger_than_whole_curves_show(monkeypatch):
+    table = pd.concat(flat_curves())
+    settings = Settings(warmup=100, draws=100)
+    trees = fit(read_curves(table), "constant", noise="misfit", settings=settings)
+    found = learn(trees, source="flat curves")["noises"]["misfit"]
+    monkeypatch.setattr("bayesicl.learn.DOUBT", 0.0)
+    shown = learn(trees, source="flat curves")["noises"]["misfit"]
+    assert found["sites"] == ["misfit_sd", "misfit_length"]
+    np.testing.assert_allclose(np.subtract(found["centre"], shown["centre"]), [DOUBT, 0.0])
+    assert found["scale"] == shown["scale"]
+
+
+def test_learning_from_fits(tmp_path):
+    tables = flat_curves()
     settings = Settings(warmup=100, draws=100)
     trees = fit(read_curves(pd.concat(tables)), "constant", settings=settings)
     found = learn(trees, source="flat curves")
