@@ -35,22 +35,50 @@ FINEST = 1e-3  # sd of a forecast, in probability: a share of items is not known
 def oddness(y: np.ndarray, draws: np.ndarray) -> float:
     """Share of the draws that lie at least as far from the rest as y does, y among them.
 
-    y: (cells,). draws: (n, cells), of the same cells together. Far is by Mahalanobis' distance in
-    the n + 1 taken together, so that y, where it is one more draw, has any rank as often as
-    another: the share is uniform, in [1 / (n + 1), 1].
+    y: (cells,). draws: (n, cells), of the same cells together; those that are not finite are left
+    out. Far is by Mahalanobis' distance from the others of the n + 1, so that y, where it is one
+    more draw, has any rank as often as another: the share is uniform. Where y lies beyond every
+    draw, no rank tells how far: the share is that of the draws' tail there (`_beyond`), at most
+    1 / (n + 1), so that it still lies below that no more often than 1 time in n + 1.
 
     >>> import numpy as np
     >>> draws = np.random.default_rng(0).normal(size=(999, 2))
-    >>> oddness(np.array([9.0, 9.0]), draws), oddness(np.zeros(2), draws) > 0.9
-    (0.001, True)
+    >>> oddness(np.array([9.0, 9.0]), draws) < 0.001, oddness(np.zeros(2), draws) > 0.9
+    (True, True)
     """
-    z = np.vstack([y, draws])
+    z = np.vstack([y, draws[np.isfinite(draws).all(axis=1)]])
     z = z - z.mean(axis=0)
     scale = z.std(axis=0)
     z = z / np.where(scale > 0, scale, 1.0)
     covariance = z.T @ z / len(z) + RIDGE * np.eye(z.shape[1])
-    distance = np.sum(z * np.linalg.solve(covariance, z.T).T, axis=1)
-    return float(np.mean(distance >= distance[0] * (1 - 1e-9)))
+    own = np.sum(z * np.linalg.solve(covariance, z.T).T, axis=1)
+    distance = own / (1.0 - own / len(z))  # with the one's own part in the covariance taken out
+    share = float(np.mean(distance >= distance[0] * (1 - 1e-9)))
+    return share if share * len(z) > 1.5 else min(share, _beyond(distance[0], distance[1:]))
+
+
+def _beyond(x: float, draws: np.ndarray) -> float:
+    """Share of what the draws are of that exceeds x, which they may not reach.
+
+    By a generalised Pareto tail of the largest tenth of the draws, fitted by probability-weighted
+    moments (Hosking & Wallis 1987), and never lighter than an exponential one. 1 where the draws
+    have no tail.
+    """
+    ordered = np.sort(draws)
+    n = len(ordered)
+    m = max(10, n // 10)
+    if n <= m:
+        return 1.0
+    excess = ordered[-m:] - ordered[-m - 1]
+    mean = excess.mean()
+    if mean <= 1e-9 * ordered[-1]:
+        return 1.0
+    first = np.mean(excess * (m - np.arange(1, m + 1) + 0.35) / m)
+    shape = max(0.0, 2.0 - mean / (mean - 2.0 * first))
+    spread = mean * (1.0 - shape)  # which keeps the mean
+    far = (x - ordered[-m - 1]) / spread
+    tail = np.exp(-far) if shape < 1e-6 else (1.0 + shape * far) ** (-1.0 / shape)
+    return float(m / n * tail)
 
 
 def conflict(trees: Sequence[xr.DataTree], weights: Sequence[float], *, seed: int = 0) -> float:
