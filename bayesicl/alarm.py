@@ -1,6 +1,7 @@
 """When no law is adequate: what says so, and by how much bands must then be wider.
 
-Three things ring, each 1 time in 100 or less where a law of the stack and its prior hold:
+Three things ring, each about 1 time in 100 or less where one law of the stack, however light, and
+its prior hold: a share is the largest over the laws, each compared with its own draws.
 
 - the fitted cells conflict with the prior (Box 1980; Evans & Moshonov 2006, "Checking for
   prior-data conflict"): fewer than 1 % of the curves that the prior draws lie as far from the rest
@@ -9,7 +10,8 @@ Three things ring, each 1 time in 100 or less where a law of the stack and its p
   same way with what the fit to the cells before it draws. Such shares are uniform and independent
   of each other, however much the cells of one stretch go together. The least of them is judged by
   how small the least of so many would be (Sidak);
-- they fall beyond noise where the law cannot.
+- they fall where no law can, beyond the measurements' own errors, and fewer than 1 % of new
+  measurements under the noise that was fitted fall as far. A fall within that is a caution.
 
 When one rings, spreads of the forecast about its median are multiplied, outside the fitted shots,
 by the factor that gives the forecasts from the origins the best score (`needed`), never by less
@@ -20,11 +22,13 @@ import json
 from collections.abc import Sequence
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from bayesicl.errors import FALL
+from bayesicl.fall import steepest
+from bayesicl.scale import scale_of
 from bayesicl.score import HeldOut
-from bayesicl.stack import chosen
 from bayesicl.tree import label, remarks
 
 RARE = 0.01
@@ -81,56 +85,93 @@ def _beyond(x: float, draws: np.ndarray) -> float:
     return float(m / n * tail)
 
 
-def conflict(trees: Sequence[xr.DataTree], weights: Sequence[float], *, seed: int = 0) -> float:
+def conflict(trees: Sequence[xr.DataTree]) -> float:
     """`oddness` of the fitted cells among what is measured of curves from the prior.
 
-    trees: fits of one study, whose priors are mixed by these weights.
+    trees: fits of one study, a law each. Of their shares the largest: each is right where its own
+    law holds, and one that finds nothing odd is enough.
     """
-    parts = [tree["prior_predictive"]["y"].transpose("chain", "draw", "cell") for tree in trees]
-    arrays = [part.to_numpy().reshape(-1, part.sizes["cell"]) for part in parts]
-    rows = chosen([len(x) for x in arrays], weights, seed=seed)
-    draws = np.concatenate([x[own] for x, own in zip(arrays, rows, strict=True)])
-    return oddness(trees[0]["observed_data"]["y"].to_numpy(), draws)
+    y = trees[0]["observed_data"]["y"].to_numpy()
+    return max(oddness(y, _measured(tree, "prior_predictive")) for tree in trees)
 
 
-def stretches(forecasts: Sequence[HeldOut]) -> list[tuple[HeldOut, float]]:
+def _measured(tree: xr.DataTree, group: str) -> np.ndarray:
+    drawn = tree[group]["y"].transpose("chain", "draw", "cell").to_numpy()
+    return drawn.reshape(-1, drawn.shape[-1])
+
+
+def stretches(forecasts: Sequence[Sequence[HeldOut]]) -> list[tuple[pd.DataFrame, float]]:
     """Each stretch of cells from one origin to the next, and its `oddness` as seen from there.
 
-    forecasts: of all fitted cells ahead of each origin, the earliest origin first (`mixtures`).
+    forecasts: of all fitted cells ahead of each origin, by each law, the earliest origin first
+    (`stack.by_origin`). Of the laws' shares the largest, as in `conflict`.
     """
     found = []
-    for i, here in enumerate(forecasts):
-        cells = here.cells.index
+    for i, laws in enumerate(forecasts):
+        cells = laws[0].cells
         if i + 1 < len(forecasts):
-            cells = cells.difference(forecasts[i + 1].cells.index)
-        own = here.among(cells)
-        found.append((own, oddness(own.cells["y"].to_numpy(), own.measured)))
+            cells = cells[~cells.index.isin(forecasts[i + 1][0].cells.index)]
+        own = [law.among(cells.index) for law in laws]
+        y = cells["y"].to_numpy()
+        found.append((cells, max(oddness(y, one.measured) for one in own)))
     return found
 
 
+def falling(trees: Sequence[xr.DataTree]) -> float:
+    """Share of new measurements of the fitted cells that fall as far as the cells do.
+
+    By `fall.steepest`, with the noise that was fitted, which a law's misfit is part of; of laws the
+    largest share. It errs on the side of silence: these cells have told the fit of their scatter.
+    """
+    shares = []
+    for tree in trees:
+        y, study = tree["observed_data"]["y"], tree["study"]
+        hypothesis = study["hypothesis"].to_numpy()[y["cell"].to_numpy()]
+        scale = scale_of(study.attrs["outcome"])
+        drawn = _measured(tree, "posterior_predictive")
+        drawn = drawn[np.isfinite(drawn).all(axis=1)]
+        drops = steepest(np.vstack([y.to_numpy(), drawn]), hypothesis, scale)
+        shares.append(float(np.mean(drops >= drops[0] - 1e-6)))  # draws are kept in float32
+    return max(shares)
+
+
 def alarms(
-    trees: Sequence[xr.DataTree], prior: Sequence[float], forecasts: Sequence[HeldOut] = ()
+    trees: Sequence[xr.DataTree],
+    weights: Sequence[float],
+    forecasts: Sequence[Sequence[HeldOut]] = (),
 ) -> list[str]:
     """Why no law here is adequate, each reason in a sentence; none where all seems well.
 
-    trees: fits of one study under the laws of a stack, or under one law; the first is asked for
-    falls. prior: weights of the laws before any of them was tried. forecasts: see `stretches`.
+    trees: fits of one study under the laws of a stack, or under one law. weights: of the laws; the
+    heaviest says where the curve falls. forecasts: see `stretches`.
     """
     found = []
-    if (share := conflict(trees, prior)) < RARE:
+    if (share := conflict(trees)) < RARE:
         found.append(
             f"the fitted cells conflict with the prior ({_share(share)} of its curves are as odd)"
         )
     if odd := stretches(forecasts):
-        stretch, least = min(odd, key=lambda pair: pair[1])
+        cells, least = min(odd, key=lambda pair: pair[1])
         if 1 - (1 - least) ** len(odd) < RARE:
-            shots = stretch.cells["shots"]
+            shots = cells["shots"]
             found.append(
                 f"the cells before did not foresee those at {_span(shots.min(), shots.max())} "
                 f"shots ({_share(least)} of forecasts are as odd)"
             )
-    named = f"{label(trees[0])}: "
-    return found + [fall.removeprefix(named) for fall in remarks(trees[0].attrs, FALL)]
+    told = falls(trees, weights)
+    return found + (told if told and falling(trees) < RARE else [])
+
+
+def falls(trees: Sequence[xr.DataTree], weights: Sequence[float]) -> list[str]:
+    """Falls beyond the measurements' own errors; none where a law of the stack may fall.
+
+    They ring only where they are beyond the noise that was fitted, too (`falling`).
+    """
+    if not all(remarks(tree.attrs, FALL) for tree in trees):
+        return []
+    heaviest = trees[int(np.argmax(weights))]
+    named = f"{label(heaviest)}: "
+    return [fall.removeprefix(named) for fall in remarks(heaviest.attrs, FALL)]
 
 
 def needed(forecasts: Sequence[HeldOut]) -> float:
@@ -188,6 +229,11 @@ def in_words(reasons: Sequence[str], factor: float) -> str:
     if factor > 1:
         meant += f", though those beyond the fit are {factor:.2g} times as wide as the laws'"
     return f"ALARM: {'; '.join(reasons)}. {meant}."
+
+
+def caution(fall: str) -> str:
+    """What to say of a fall that did not ring."""
+    return f"caution: {fall}; yet noise as it was fitted may come out so."
 
 
 def _share(share: float) -> str:

@@ -12,6 +12,8 @@ from test_decide import prediction
 from bayesicl.alarm import (
     alarms,
     conflict,
+    falling,
+    falls,
     in_words,
     needed,
     oddness,
@@ -19,6 +21,8 @@ from bayesicl.alarm import (
     widened,
     widened_cells,
 )
+from bayesicl.fall import steepest
+from bayesicl.scale import PROBABILITY
 from bayesicl.score import HeldOut
 
 CELLS = 6
@@ -40,16 +44,22 @@ def forecasts(rng, y):
     whole = []
     for k in (3, 4, 5):
         ahead = y[k - 1] + paths(rng, 800, len(y) - k) - 0.5
-        whole.append(forecast(y[k:], ahead, first=k))
+        whole.append([forecast(y[k:], ahead, first=k)])
     return whole
 
 
-def tree(y, drawn, warnings=(), kinds=()):
+def tree(y, drawn, again=None, warnings=(), kinds=()):
+    """A fit. drawn: measurements of curves from the prior; again: and from the posterior."""
+    again = drawn if again is None else again
     one = xr.DataTree.from_dict(
         {
             "prior_predictive": xr.Dataset({"y": (("chain", "draw", "cell"), drawn[None])}),
-            "observed_data": xr.Dataset({"y": ("cell", y)}),
-            "study": xr.Dataset(attrs={"key": '{"task": "t"}'}),
+            "posterior_predictive": xr.Dataset({"y": (("chain", "draw", "cell"), again[None])}),
+            "observed_data": xr.Dataset({"y": ("cell", y)}, {"cell": np.arange(len(y))}),
+            "study": xr.Dataset(
+                {"hypothesis": ("cell", np.zeros(len(y), int))},
+                attrs={"key": '{"task": "t"}', "outcome": "prob"},
+            ),
         }
     )
     one.attrs = {"warnings": json.dumps(warnings), "warning_kinds": json.dumps(kinds)}
@@ -105,7 +115,7 @@ def test_a_collapse_of_a_long_curve_is_heard(rng):
 
     def seen(y):
         ahead = [y[k - 1] + paths(rng, 1000, cells - k) - 0.5 for k in ks]
-        return [forecast(y[k:], draws, first=k) for k, draws in zip(ks, ahead, strict=True)]
+        return [[forecast(y[k:], draws, first=k)] for k, draws in zip(ks, ahead, strict=True)]
 
     quiet = tree(np.full(cells, 0.5), paths(rng, 1000, cells))
     y = paths(rng, 1, cells)[0]
@@ -116,15 +126,20 @@ def test_a_collapse_of_a_long_curve_is_heard(rng):
     assert often <= 3  # 1 in 100
 
 
-def test_conflict_with_a_mixture_of_priors(rng):
+def test_one_law_that_finds_nothing_odd_is_enough(rng):
     low, high = (tree(np.full(CELLS, 0.9), paths(rng, n) + by) for n, by in ((500, 0), (900, 0.4)))
-    assert conflict([low, low], [0.5, 0.5]) < 0.05
-    assert conflict([low, high], [0.1, 0.9]) > 0.3
+    assert conflict([low, low]) < 0.05
+    assert conflict([low, high]) == conflict([high]) > 0.3
+    y = np.full(CELLS, 0.9)
+    one, two = (forecast(y, paths(rng, 500) + by) for by in (0, 0.4))
+    [(cells, share)] = stretches([[one, two]])
+    assert share == oddness(y, two.measured) > 0.3
+    assert len(cells) == CELLS
 
 
 def test_stretches_take_each_cell_once(rng):
     found = stretches(forecasts(rng, paths(rng, 1, 9)[0]))
-    assert [list(part.cells.index) for part, _ in found] == [[3], [4], [5, 6, 7, 8]]
+    assert [list(part.index) for part, _ in found] == [[3], [4], [5, 6, 7, 8]]
     assert stretches([]) == []
 
 
@@ -143,13 +158,41 @@ def test_a_collapse_is_heard(rng, quiet):
     assert "conflict with the prior (" in reason
 
 
-def test_a_fall_is_told_by_its_kind(quiet):
-    assert alarms([quiet], [1.0]) == []
-    quiet.attrs = {
-        "warnings": '["t: falls; law power cannot fall", "few"]',
-        "warning_kinds": '["fall", "few cells"]',
-    }
-    assert alarms([quiet], [1.0]) == ["falls; law power cannot fall"]
+def told(warnings=("t: falls; law power cannot fall", "few"), kinds=("fall", "few cells")):
+    return {"warnings": list(warnings), "kinds": list(kinds)}
+
+
+def test_a_fall_rings_where_fitted_noise_does_not_reach_it(rng):
+    y = np.array([0.8, 0.8, 0.8, 0.8, 0.7, 0.7])
+    wide, narrow = (0.75 + sd * rng.standard_normal((1000, CELLS)) for sd in (0.1, 0.01))
+    clear = tree(y, wide, narrow, **told())
+    swallowed = tree(y, wide, wide, **told(["t: falls; law hill cannot fall"], ["fall"]))
+    assert alarms([clear], [1.0]) == falls([clear], [1.0]) == ["falls; law power cannot fall"]
+    assert falling([clear]) < 0.002
+    assert alarms([swallowed], [1.0]) == []
+    assert falls([swallowed], [1.0]) == ["falls; law hill cannot fall"]
+    assert falling([clear, swallowed]) == falling([swallowed]) > 0.05
+    assert alarms([clear, swallowed], [0.9, 0.1]) == []
+
+
+def test_a_fall_is_told_by_the_heaviest_law_whatever_their_order(rng):
+    y = np.array([0.8, 0.8, 0.8, 0.8, 0.7, 0.7])
+    narrow = 0.75 + 0.01 * rng.standard_normal((1000, CELLS))
+    wide = 0.75 + 0.1 * rng.standard_normal((1000, CELLS))
+    one = tree(y, wide, narrow, **told())
+    two = tree(y, wide, narrow, **told(["t: falls; law hill cannot fall"], ["fall"]))
+    assert alarms([one, two], [0.2, 0.8]) == ["falls; law hill cannot fall"]
+    assert alarms([two, one], [0.8, 0.2]) == ["falls; law hill cannot fall"]
+    may = tree(y, wide, narrow)
+    assert alarms([one, may], [0.8, 0.2]) == falls([one, may], [0.8, 0.2]) == []
+
+
+def test_each_curve_falls_on_its_own():
+    y = np.array([0.9, 0.9, 0.9, 0.9, 0.1, 0.2, 0.2, 0.1])
+    curves = np.repeat([0, 1], 4)
+    assert steepest(y, curves, PROBABILITY) == pytest.approx(0.1)
+    assert steepest(np.stack([y, y]), curves * 0, PROBABILITY) == pytest.approx([0.75, 0.75])
+    assert steepest(y[:3], curves[:3], PROBABILITY) == -np.inf
 
 
 def test_needed_factor_is_that_of_the_errors(rng):
