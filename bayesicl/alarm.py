@@ -15,7 +15,7 @@ its prior hold: a share is the largest over the laws, each compared with its own
 
 When one rings, spreads of the forecast about its median are multiplied, outside the fitted shots,
 by the factor that gives the forecasts from the origins the best score (`needed`), never by less
-than 1.
+than 1; less within a doubling of the fitted shots, which nothing jumps at (`growth`).
 """
 
 import json
@@ -29,6 +29,7 @@ from bayesicl.errors import FALL
 from bayesicl.fall import steepest
 from bayesicl.scale import scale_of
 from bayesicl.score import HeldOut
+from bayesicl.study import Study
 from bayesicl.tree import label, remarks
 
 RARE = 0.01
@@ -183,42 +184,66 @@ def needed(forecasts: Sequence[HeldOut]) -> float:
     """
     squares = []
     for found in forecasts:
-        error = found.cells["y"].to_numpy() - np.median(found.measured, axis=0)
-        sd = np.maximum(found.measured.std(axis=0), FINEST)
+        drawn = found.measured[np.isfinite(found.measured).all(axis=1)]
+        if not len(drawn):
+            continue
+        error = found.cells["y"].to_numpy() - np.median(drawn, axis=0)
+        sd = np.maximum(drawn.std(axis=0), FINEST)
         squares.append(np.mean((error / sd) ** 2))
     return max(1.0, float(np.sqrt(np.mean(squares)))) if squares else 1.0
 
 
-def widened(prediction: xr.Dataset, factor: float) -> xr.Dataset:
-    """A prediction (of `predict`), wider about its median at shots that were not fitted.
+def growth(study: Study, names: np.ndarray, shots: np.ndarray, factor: float) -> np.ndarray:
+    """By what spreads are wider at these shots of these curves: 1 within the fit, then up to it.
 
-    Draws there lie `factor` times as far from it, cut at 0 and 1. attrs["bands"] says so.
+    names: of hypotheses; shots: of each, broadcast against them. It grows over log(1 + shots) from
+    1 at the last (or first) fitted shots to `factor` where 1 + shots has doubled (or halved), so
+    that no curve jumps where its fit ends.
+    """
+    fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"]
+    place = np.vectorize(study.hypotheses.index, otypes=[int])(names)
+    first, last = (fitted.agg(end).to_numpy(float)[place] for end in ("min", "max"))
+    beyond = np.maximum(np.log1p(shots) - np.log1p(last), np.log1p(first) - np.log1p(shots))
+    return 1.0 + (factor - 1.0) * np.clip(beyond / np.log(2.0), 0.0, 1.0)
+
+
+def widened(prediction: xr.Dataset, study: Study, factor: float) -> xr.Dataset:
+    """A prediction (of `predict`) for a study, wider about its median beyond the fitted shots.
+
+    Draws there lie farther from it by `growth`, cut to what means can be; those of the law's own
+    part, of which gains are told, are left as they are. attrs["bands"] says so.
     """
     if factor == 1:
         return prediction
+    names, shots = (prediction[name].to_numpy() for name in ("hypothesis", "shots"))
+    by = growth(study, names[:, None], shots, factor)
+    by = xr.DataArray(by, dims=("hypothesis", "shots"))
 
     def spread(x: xr.DataArray) -> xr.DataArray:
         middle = x.median(("chain", "draw"))
-        far = (middle + factor * (x - middle)).clip(0.0, 1.0)
-        return x.where(prediction["within"], far).transpose(*x.dims)
+        far = (middle + by * (x - middle)).transpose(*x.dims)
+        return x.where(by == 1, far.copy(data=study.scale.cut(far.to_numpy()))).transpose(*x.dims)
 
     words = json.loads(prediction.attrs["bands"])
-    wider = f"x {factor:.2g} beyond the fit"
-    words = {name: f"{text}, {wider}" for name, text in words.items()}
-    return prediction.map(spread).assign_attrs(prediction.attrs | {"bands": json.dumps(words)})
+    wider = f"up to x {factor:.2g} beyond the fit"
+    told = {name: f"{text}, {wider}" for name, text in words.items()}
+    new = {name: spread(prediction[name]) for name in words}
+    return prediction.assign(new).assign_attrs(prediction.attrs | {"bands": json.dumps(told)})
 
 
-def widened_cells(found: HeldOut, factor: float) -> HeldOut:
+def widened_cells(found: HeldOut, study: Study, factor: float) -> HeldOut:
     """The same of held-out cells; what is widened has no density any more."""
     if factor == 1:
         return found
+    cells = found.cells
+    by = growth(study, cells["hypothesis"].to_numpy(), cells["shots"].to_numpy(), factor)
 
     def spread(x: np.ndarray) -> np.ndarray:
         middle = np.median(x, axis=0)
-        return np.clip(middle + factor * (x - middle), 0.0, 1.0)
+        return np.where(by == 1, x, study.scale.cut(middle + by * (x - middle)))
 
-    log_score = np.full_like(found.log_score, np.nan)
-    return HeldOut(found.cells, spread(found.measured), spread(found.curve), log_score)
+    log_score = np.where(by == 1, found.log_score, np.nan)
+    return HeldOut(cells, spread(found.measured), spread(found.curve), log_score)
 
 
 def in_words(reasons: Sequence[str], factor: float) -> str:
@@ -227,7 +252,7 @@ def in_words(reasons: Sequence[str], factor: float) -> str:
         return ""
     meant = "No law here is adequate: lean on no band"
     if factor > 1:
-        meant += f", though those beyond the fit are {factor:.2g} times as wide as the laws'"
+        meant += f", though those beyond the fit are up to {factor:.2g} times as wide as the laws'"
     return f"ALARM: {'; '.join(reasons)}. {meant}."
 
 

@@ -1,6 +1,7 @@
 """Alarms: silent where the model holds, heard where it does not; bands as wide as errors ask."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from bayesicl.alarm import (
     conflict,
     falling,
     falls,
+    growth,
     in_words,
     needed,
     oddness,
@@ -21,6 +23,8 @@ from bayesicl.alarm import (
     widened,
     widened_cells,
 )
+from bayesicl.curves import read_curves
+from bayesicl.decide import shots_to, useful_shots
 from bayesicl.fall import steepest
 from bayesicl.scale import PROBABILITY
 from bayesicl.score import HeldOut
@@ -207,30 +211,66 @@ def test_needed_factor_is_that_of_the_errors(rng):
     assert np.isfinite(needed([forecast(np.array([0.5]), np.full((9, 1), 0.4))]))
 
 
+def curve(fitted, first=0, outcome="prob"):
+    """A study of one curve, fitted from `first` to `fitted` shots."""
+    table = pd.DataFrame({"shots": np.arange(first, 65), "total": 50})
+    table[outcome] = np.linspace(0.501, 0.5033, len(table))
+    study = read_curves(table).studies[0]
+    return replace(study, cells=study.cells.assign(fitted=study.cells["shots"] <= fitted))
+
+
+def test_spreads_grow_from_where_the_fit_ends():
+    shots = np.array([0, 1, 3, 7, 20, 31, 47, 63, 64])
+    by = growth(curve(31, first=7), np.array(["0"]), shots, 3.0)
+    np.testing.assert_allclose(by[[0, 1, 2, 7, 8]], 3.0)  # from half and twice of 1 + shots on
+    np.testing.assert_allclose(by[[3, 4, 5]], 1.0)
+    assert by[6] == pytest.approx(1 + 2 * np.log(48 / 32) / np.log(2))
+
+
 def test_bands_widen_about_their_median_beyond_the_fit(rng):
     draws = 0.5 + 0.05 * rng.standard_normal((500, 65))
     one = prediction(draws)
-    wide = widened(one, 3.0)
-    within = one["within"].to_numpy()[0]
-    for name in ("mean", "law", "replicate"):
+    wide = widened(one, curve(8), 3.0)
+    by = growth(curve(8), np.array(["0"]), one["shots"].to_numpy(), 3.0)
+    for name in ("mean", "replicate"):
         before, after = (x[name].to_numpy()[0, :, 0] for x in (one, wide))
-        np.testing.assert_array_equal(before[:, within], after[:, within])
+        np.testing.assert_array_equal(before[:, :9], after[:, :9])
         middle = np.median(before, axis=0)
-        expected = np.clip(middle + 3 * (before - middle), 0, 1)[:, ~within]
-        np.testing.assert_allclose(after[:, ~within], expected)
+        np.testing.assert_allclose(after, np.clip(middle + by * (before - middle), 0, 1))
     assert wide["mean"].dims == one["mean"].dims
-    assert json.loads(wide.attrs["bands"])["mean"] == "mean curve, x 3 beyond the fit"
-    assert widened(one, 1.0) is one
+    assert json.loads(wide.attrs["bands"])["mean"] == "mean curve, up to x 3 beyond the fit"
+    assert widened(one, curve(8), 1.0) is one
+
+
+def test_bands_of_nats_are_not_cut_at_one(rng):
+    draws = 2.0 + 0.5 * rng.standard_normal((500, 65))
+    study = curve(8, outcome="mean_nll")
+    wide = widened(prediction(draws, outcome="mean_nll"), study, 10.0)["mean"]
+    assert wide.max() > 4
+    assert wide.min() == 0
+
+
+def test_widening_is_no_gain(rng):
+    """Flat curves, each at its own height: nothing is gained by doubling, whatever the bands."""
+    flat = np.repeat(rng.normal(0.5, 0.02, (400, 1)), 65, axis=1)
+    one = prediction(flat)
+    wide = widened(one, curve(8), 4.0)
+    pd.testing.assert_frame_equal(useful_shots(wide), useful_shots(one))
+    np.testing.assert_array_equal(wide["law"], one["law"])
+    steps = np.abs(np.diff(wide["mean"].to_numpy()[0, :, 0], axis=1)).max(axis=0)
+    assert 0 < steps[8] < 0.5 * np.abs(wide["mean"] - one["mean"]).max()  # no jump
+    assert (shots_to(wide, 0.5)["not_by_64"] == shots_to(one, 0.5)["not_by_64"]).all()
 
 
 def test_held_out_cells_widen_and_lose_their_density(rng):
-    one = forecast(np.array([0.5, 0.6]), paths(rng, 400, 2))
-    wide = widened_cells(one, 2.0)
+    one = forecast(np.array([0.5, 0.6, 0.6]), 0.4 + 0.2 * paths(rng, 400, 3), first=3)
+    one = one._replace(cells=one.cells.assign(hypothesis="0"))  # at 9, 16 and 25 shots
+    wide = widened_cells(one, curve(9), 2.0)
     np.testing.assert_allclose(np.median(wide.curve, axis=0), np.median(one.curve, axis=0))
     ratio = np.ptp(wide.measured, axis=0) / np.ptp(one.measured, axis=0)
-    np.testing.assert_allclose(ratio, 2.0)
-    assert np.isnan(wide.log_score).all()
-    assert widened_cells(one, 1.0) is one
+    np.testing.assert_allclose(ratio, [1.0, 1 + np.log(17 / 10) / np.log(2), 2.0])
+    assert np.isnan(wide.log_score).tolist() == [False, True, True]
+    assert widened_cells(one, curve(9), 1.0) is one
 
 
 def test_words():
@@ -238,4 +278,4 @@ def test_words():
     assert in_words(["it falls"], 1.0) == (
         "ALARM: it falls. No law here is adequate: lean on no band."
     )
-    assert "beyond the fit are 3.6 times as wide as the laws'." in in_words(["x"], 3.61)
+    assert "beyond the fit are up to 3.6 times as wide as the laws'." in in_words(["x"], 3.61)

@@ -106,19 +106,19 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     from bayesicl.stack import mix, mix_predictions
     from bayesicl.tree import study_of
 
-    cells = None
-    if not stack.trees[0]["study"]["fitted"].all():
+    study, cells = study_of(stack.trees[0]), None
+    if not study.cells["fitted"].all():
         parts = [held_out(tree, seed=args.seed) for tree in stack.trees]
         whole = mix(parts, stack.weights, seed=args.seed)
         rng = np.random.default_rng(args.seed)
-        cells = scored(widened_cells(whole, stack.factor), STACK, rng)
+        cells = scored(widened_cells(whole, study, stack.factor), STACK, rng)
     predictions = [predict(tree, grid, seed=args.seed) for tree in stack.trees]
     prediction = mix_predictions(predictions, stack.weights, seed=args.seed)
-    prediction = widened(prediction, stack.factor)
+    prediction = widened(prediction, study, stack.factor)
     if args.plot is not None:
         wrong = [in_words(stack.alarms, stack.factor), *map(caution, stack.cautions)]
         figure = plot_stack(stack.trees, predictions, stack.weights, prediction, wrong=wrong)
-        name = f"{file_name(study_of(stack.trees[0]), STACK)}.png"
+        name = f"{file_name(study, STACK)}.png"
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
     return Told(
         {"study": stack.study, "law": STACK},
