@@ -25,7 +25,7 @@ from bayesicl.alarm import (
 )
 from bayesicl.curves import read_curves
 from bayesicl.decide import shots_to, useful_shots
-from bayesicl.fall import steepest
+from bayesicl.fall import fall, steepest
 from bayesicl.scale import PROBABILITY
 from bayesicl.score import HeldOut
 
@@ -197,6 +197,59 @@ def test_each_curve_falls_on_its_own():
     assert steepest(y, curves, PROBABILITY) == pytest.approx(0.1)
     assert steepest(np.stack([y, y]), curves * 0, PROBABILITY) == pytest.approx([0.75, 0.75])
     assert steepest(y[:3], curves[:3], PROBABILITY) == -np.inf
+
+
+class Level:
+    """A law of curves that are flat at N(0.5, tau^2), with cells that scatter by `noise`."""
+
+    def __init__(self, tau, noise):
+        self.tau, self.noise = tau, noise
+
+    def given(self, y, rng, cells, n=1000):
+        """Draws of so many more cells, once `y` is measured."""
+        precision = self.tau**-2 + len(y) * self.noise**-2
+        mean = (0.5 * self.tau**-2 + y.sum() * self.noise**-2) / precision
+        level = mean + precision**-0.5 * rng.standard_normal((n, 1))
+        return level + self.noise * rng.standard_normal((n, cells))
+
+
+def rung_by(laws, truth, rng, runs, cells=12):
+    """Share of studies under `truth` that ring, by the alarm; and that fall beyond c = 1 errors."""
+    kinds = {"conflict": 0, "foresee": 0, "cannot fall": 0, "told": 0}
+    for _ in range(runs):
+        y = truth.given(np.zeros(0), rng, cells, n=1)[0]
+        table = pd.DataFrame({"shots": np.arange(cells) ** 2, "y": y, "error": 0.02})
+        fell = bool(fall(table, PROBABILITY))
+        what = told(["t: falls; law level cannot fall"] * fell, ["fall"] * fell)
+        trees = [
+            tree(y, law.given(y[:0], rng, cells), law.given(y, rng, cells), **what) for law in laws
+        ]
+        ahead = [
+            [forecast(y[k:], law.given(y[:k], rng, cells - k), first=k) for law in laws]
+            for k in (3, 4, 5, 7, 9)
+        ]
+        weights = np.r_[0.95, np.full(len(laws) - 1, 0.05)][: len(laws)]
+        reasons = " ".join(alarms(trees, weights, ahead))
+        kinds["told"] += fell
+        for kind in ("conflict", "foresee", "cannot fall"):
+            kinds[kind] += kind in reasons
+    return {kind: count / runs for kind, count in kinds.items()}
+
+
+LIGHT, HEAVY = Level(0.2, 0.08), Level(0.05, 0.02)
+
+
+@pytest.mark.parametrize("laws", [[LIGHT], [HEAVY, LIGHT]])
+def test_each_alarm_is_rare_where_one_law_holds_however_light(laws, rng):
+    """Measurements and draws are of one model; the cells' own errors are a quarter of its noise."""
+    often = rung_by(laws, LIGHT, rng, 200)
+    assert often.pop("told") > 0.1  # which would all have rung by their own errors
+    assert max(often.values()) <= 7 / 200  # 1 in 100
+
+
+def test_alarms_ring_where_no_law_holds(rng):
+    often = rung_by([HEAVY, Level(0.05, 0.03)], Level(0.6, 0.3), rng, 50)
+    assert min(often["conflict"], often["foresee"], often["cannot fall"]) > 0.3
 
 
 def test_needed_factor_is_that_of_the_errors(rng):
