@@ -12,6 +12,8 @@ its prior hold: a share is the largest over the laws, each compared with its own
   how small the least of so many would be (Sidak);
 - they fall where no law can, beyond the measurements' own errors, and fewer than 1 % of new
   measurements under the noise that was fitted fall as far. A fall within that is a caution.
+  A misfit that was fitted follows a fall, so that under it a fall is a caution nearly always, and
+  the first two are what rings.
 
 When one rings, spreads of the forecast about its median are multiplied, outside the fitted shots,
 by the factor that gives the forecasts from the origins the best score (`needed`), never by less
