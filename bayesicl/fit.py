@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 import xarray as xr
 
 from bayesicl.cache import signature
@@ -23,12 +22,12 @@ from bayesicl.curves import Curves, Study
 from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.errors import FALL, FEW, CurveWarning
+from bayesicl.fall import fall
 from bayesicl.labels import Labels, Priors, to_tree
 from bayesicl.law import AT, Law
 from bayesicl.plan import Task, plan
 from bayesicl.program import arrays, study_key
 from bayesicl.retry import Progress, attempts, first_that_passes
-from bayesicl.scale import Scale
 from bayesicl.settings import Settings
 from bayesicl.summary import missed, record
 from bayesicl.tree import FORMAT, content_key
@@ -226,29 +225,7 @@ def warn_misfits(study: Study, law: Law, n_parameters: int) -> None:
     fitted = study.cells[study.cells["fitted"]]
     for h in range(len(study.hypotheses)):
         cells = fitted[fitted["hypothesis"] == h]
-        if law.monotone and (fall := _fall(cells, study.scale)):
+        if law.monotone and (worse := fall(cells, study.scale)):
             how = study.scale.worse
-            message = f"{study.curve_name(h)}: {how}s {fall}; law {law.name} cannot {how}"
+            message = f"{study.curve_name(h)}: {how}s {worse}; law {law.name} cannot {how}"
             warnings.warn(CurveWarning(message, FALL), stacklevel=2)
-
-
-def _fall(cells, scale: Scale) -> str:
-    """Where a curve is worse than an earlier stretch beyond noise, in words; or ''."""
-    if len(cells) < 4:
-        return ""
-    # Means over stretches of a quarter of the curve: one noisy cell is no fall.
-    parts = np.array_split(np.arange(len(cells)), 4)
-    y, e, n = (cells[name].to_numpy() for name in ("y", "error", "shots"))
-    mean = np.array([y[p].mean() for p in parts])
-    error = np.array([np.sqrt((e[p] ** 2).sum()) / len(p) for p in parts])
-    drop = scale.better * (mean[:, None] - mean)
-    beyond = (drop > 4 * np.hypot(error[:, None], error)) & (drop > 0.02)
-    beyond &= np.tri(4, k=-1, dtype=bool).T
-    if not beyond.any():
-        return ""
-    i, j = np.unravel_index(np.argmax(np.where(beyond, drop, -1.0)), (4, 4))
-    at = [
-        f"a mean of {mean[k]:.2f} at {n[parts[k][0]]:g} to {n[parts[k][-1]]:g} shots"
-        for k in (i, j)
-    ]
-    return f"from {at[0]} to {at[1]}"

@@ -77,7 +77,7 @@ def wrap(text: str, width: int) -> str:
 
 def headline(figure: Figure, tree: xr.DataTree) -> None:
     """Title: study and law; below it what the diagnostics found wrong, and falls."""
-    falls = [f"ALARM: {fall}" for fall in remarks(tree.attrs, FALL)]
+    falls = [f"caution: {fall}" for fall in remarks(tree.attrs, FALL)]
     titled(figure, label(tree), law_label(tree), [not_converged(tree), *falls])
 
 

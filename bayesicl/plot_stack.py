@@ -42,7 +42,7 @@ def plot_stack(
     weights: Sequence[float],
     prediction: xr.Dataset,
     *,
-    alarm: str = "",
+    wrong: Sequence[str] = (),
 ) -> Figure:
     """Measured cells, the mixture's mean curve with its bands, and each law's own median.
 
@@ -53,7 +53,7 @@ def plot_stack(
         predictions: of each (`predict`), at the same two shots or more.
         weights: of the laws; they sum to 1.
         prediction: the mixture's (`mix_predictions`, `widened`).
-        alarm: what to say where no law is adequate (`alarm.in_words`).
+        wrong: what to say where no law is adequate, or may not be (`alarm.in_words`, `caution`).
 
     Example:
         >>> import pandas as pd
@@ -93,8 +93,8 @@ def plot_stack(
         if chance:
             key.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label=chance))
         key_below(figure, key)
-        failed = [f"{law_label(t)} {wrong}" for t in trees if (wrong := not_converged(t))]
-        titled(figure, label(trees[0]), "stack", [alarm, *failed])
+        failed = [f"{law_label(t)} {why}" for t in trees if (why := not_converged(t))]
+        titled(figure, label(trees[0]), "stack", [*wrong, *failed])
     return figure
 
 

@@ -127,15 +127,21 @@ def stacking(
     return w
 
 
+def by_origin(forecasts: Iterable[Ahead], laws: Iterable[str]) -> list[list[HeldOut]]:
+    """What each law says from each origin that all of them have passed, the earliest first."""
+    by: dict[int, dict[str, HeldOut]] = {}
+    for law, origin, found in forecasts:
+        by.setdefault(origin, {})[law] = found
+    asked = list(laws)
+    return [[by[k][law] for law in asked] for k in sorted(by) if by[k].keys() >= set(asked)]
+
+
 def mixtures(
     forecasts: Iterable[Ahead], weights: Mapping[str, float], *, seed: int = 0
 ) -> list[HeldOut]:
     """The mixture's forecast from each origin that all laws have passed, the earliest first."""
-    by: dict[int, dict[str, HeldOut]] = {}
-    for law, origin, found in forecasts:
-        by.setdefault(origin, {})[law] = found
-    whole = [by[k] for k in sorted(by) if weights.keys() <= by[k].keys()]
-    return [mix([of[law] for law in weights], list(weights.values()), seed=seed) for of in whole]
+    whole = by_origin(forecasts, weights)
+    return [mix(laws, list(weights.values()), seed=seed) for laws in whole]
 
 
 def mix(parts: Sequence[HeldOut], weights: Sequence[float], *, seed: int = 0) -> HeldOut:

@@ -33,7 +33,8 @@ from bayesicl.chains import Chains, State
 from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.errors import FALL, FEW
-from bayesicl.fit import Fitter, _fall, attributes, warn_misfits
+from bayesicl.fall import fall
+from bayesicl.fit import Fitter, attributes, warn_misfits
 from bayesicl.law import TYINGS, Law
 from bayesicl.noises import NOISES
 from bayesicl.plan import distinct, plan
@@ -640,7 +641,7 @@ def test_fall_beyond_noise(rng, path):
 
 def test_a_dip_is_a_fall(rng):
     study = counts(np.r_[np.full(4, 0.7), np.full(4, 0.3), np.full(4, 0.7)], 100, rng)
-    assert " at 0 to 8 shots to a mean of " in _fall(study.cells, study.scale)
+    assert " at 0 to 8 shots to a mean of " in fall(study.cells, study.scale)
 
 
 def test_few_false_alarms_of_a_fall(rng):
@@ -654,7 +655,7 @@ def test_few_false_alarms_of_a_fall(rng):
             else np.full(cells, rng.uniform(0.1, 0.9))
         )
         study = counts(p, int(rng.choice([10, 30, 200])), rng, replicates=1 + 3 * (i % 3 == 0))
-        alarms += bool(_fall(study.cells, study.scale))
+        alarms += bool(fall(study.cells, study.scale))
     assert alarms < 4
 
 

@@ -301,11 +301,11 @@ def test_a_fit_that_did_not_converge_says_so(plot, rng):
     assert last == "not converged: R-hat 1.2; 3 divergent"
 
 
-def test_a_fall_is_an_alarm_on_the_figure(rng):
+def test_a_fall_is_a_caution_on_the_figure(rng):
     tree = make_tree(study(), rng)
     tree.attrs |= {"warnings": '["falls; law power cannot fall"]', "warning_kinds": '["fall"]'}
     figure = plot_curves(tree, prediction=make_prediction(tree, rng))
-    assert figure.get_suptitle().split("\n")[-1] == "ALARM: falls; law power cannot fall"
+    assert figure.get_suptitle().split("\n")[-1] == "caution: falls; law power cannot fall"
 
 
 def test_stack_shows_laws_with_weights_bands_and_alarm(rng):
@@ -315,7 +315,7 @@ def test_stack_shows_laws_with_weights_bands_and_alarm(rng):
         make_tree(made, rng, law="scoring", passed=0, failures=["R-hat"]),
     ]
     parts = [make_prediction(tree, rng) for tree in trees]
-    figure = plot_stack(trees, parts, [0.25, 0.75], parts[0], alarm="ALARM: beware.")
+    figure = plot_stack(trees, parts, [0.25, 0.75], parts[0], wrong=["ALARM: beware."])
     [ax] = figure.axes
     assert figure.get_suptitle() == "t — stack\nALARM: beware.\nscoring not converged: R-hat"
     draws = parts[0]["mean"].to_numpy()[:, :, 0].reshape(-1, 17)

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
 from bayesicl.cli.told import Told, told_of
-from bayesicl.errors import InputError
+from bayesicl.errors import FALL, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Print scores of what was held out, predictions and, if asked, what reaches the threshold."""
     import pandas as pd
 
-    from bayesicl.alarm import in_words
+    from bayesicl.alarm import caution, in_words
     from bayesicl.decide import reach, shots_to, useful_shots
     from bayesicl.forecast import bands
     from bayesicl.score import score
@@ -73,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
     complaints: list[str] = []
     failures: list[str] = []
     alarms: list[dict[str, str | float]] = []
+    cautions: list[dict[str, str]] = []
     rung: list[str] = []
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
@@ -83,8 +84,9 @@ def run(args: argparse.Namespace) -> int:
     for told in told_of(args, failures, parts["weights"]):
         complaints.append(told.complaint)
         alarms += [told.named | {"alarm": why, "widened": told.factor} for why in told.alarms]
-        if told.alarms:
-            rung.append(f"{', '.join(told.named.values())}: {in_words(told.alarms, told.factor)}")
+        cautions += [told.named | {"kind": FALL, "caution": why} for why in told.cautions]
+        said = [in_words(told.alarms, told.factor), *map(caution, told.cautions)]
+        rung += [f"{', '.join(told.named.values())}: {words}" for words in said if words]
         if told.cells is not None:
             parts["cells"].append(told.cells)
         asked = told.prediction.sel(shots=args.shots)
@@ -105,6 +107,8 @@ def run(args: argparse.Namespace) -> int:
         tables["scores"] = score(tables["cells"])
     if alarms:
         tables["alarms"] = pd.DataFrame(alarms)
+    if cautions:
+        tables["cautions"] = pd.DataFrame(cautions)
     if args.json:
         print(json.dumps({name: common.records(table) for name, table in tables.items()}))
     else:

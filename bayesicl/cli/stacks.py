@@ -22,14 +22,16 @@ KEPT = 500  # draws a chain of a fit at an origin
 class Stacked:
     """A study's fits under the laws of the stack, and their weights.
 
-    alarms: why no law is adequate (see `alarm`). factor: by which bands are then wider. left_out:
-    what to say of fits at origins that failed their gates; "" if none did.
+    alarms: why no law is adequate (see `alarm`). cautions: falls that did not ring. factor: by
+    which bands are wider for alarms. left_out: what to say of fits at origins that failed their
+    gates; "" if none did.
     """
 
     study: str
     trees: "list[xr.DataTree]"
     weights: list[float]
     alarms: list[str]
+    cautions: list[str]
     factor: float
     left_out: str
 
@@ -41,13 +43,13 @@ class Stacked:
 
 def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> Iterator[Stacked]:
     """Fit, weigh, and give one study after the other; `failures` takes why some fits are not."""
-    from bayesicl.alarm import alarms, needed
+    from bayesicl.alarm import alarms, falls, needed
     from bayesicl.curves import Curves
     from bayesicl.files import load
     from bayesicl.law import load_law
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
-    from bayesicl.stack import ahead, at_origin, log_scores, mixtures, origins, weigh
+    from bayesicl.stack import ahead, at_origin, by_origin, log_scores, mixtures, origins, weigh
 
     usual = load_population(NAME).weights
     laws = [load_law(law) for law in usual]
@@ -78,13 +80,15 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         prior = {law: usual[law] for law in trees}
         weights = weigh(log_scores(found), prior)
         mixed = mixtures(found, weights, seed=args.seed)
-        heaviest = sorted(trees, key=lambda law: -weights[law])
-        told = alarms([trees[law] for law in heaviest], [prior[law] for law in heaviest], mixed)
+        fits_of, shares = list(trees.values()), [weights[law] for law in trees]
+        told = alarms(fits_of, shares, by_origin(found, weights))
+        within = [fall for fall in falls(fits_of, shares) if fall not in told]
         yield Stacked(
             study.label,
-            list(trees.values()),
-            [weights[law] for law in trees],
+            fits_of,
+            shares,
             told,
+            within,
             needed(mixed) if told else 1.0,
             _left_out(study.label, len(before) - len(found), len(before)),
         )

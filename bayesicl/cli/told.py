@@ -25,7 +25,8 @@ class Told:
 
     named: study and law. cells: scores of what was held out, if anything was. sensitivity: of
     the mean curve to the prior. complaint: why a fit is not to be relied on. alarms: why its law is
-    not. factor: by which its bands are wider for that.
+    not. cautions: falls within the noise that was fitted. factor: by which its bands are wider for
+    alarms.
     """
 
     named: dict[str, str]
@@ -34,6 +35,7 @@ class Told:
     sensitivity: "pd.DataFrame"
     complaint: str
     alarms: list[str]
+    cautions: list[str]
     factor: float = 1.0
 
 
@@ -73,7 +75,7 @@ def told_of(
 
 
 def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> Told:
-    from bayesicl.alarm import alarms
+    from bayesicl.alarm import alarms, falls
     from bayesicl.forecast import predict
     from bayesicl.score import score_cells
     from bayesicl.sensitivity import sensitivity
@@ -87,13 +89,15 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     prediction = predict(tree, grid, law=law, seed=args.seed)
     named = {"study": label(tree), "law": law_label(tree)}
     moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
-    return Told(named, prediction, cells, moved, common.complaint(tree), alarms([tree], [1.0]))
+    told = alarms([tree], [1.0])
+    within = [fall for fall in falls([tree], [1.0]) if fall not in told]
+    return Told(named, prediction, cells, moved, common.complaint(tree), told, within)
 
 
 def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told:
     import numpy as np
 
-    from bayesicl.alarm import in_words, widened, widened_cells
+    from bayesicl.alarm import caution, in_words, widened, widened_cells
     from bayesicl.files import file_name
     from bayesicl.forecast import predict
     from bayesicl.plot import plot_stack, save_figure
@@ -102,19 +106,19 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     from bayesicl.stack import mix, mix_predictions
     from bayesicl.tree import study_of
 
-    cells = None
-    if not stack.trees[0]["study"]["fitted"].all():
+    study, cells = study_of(stack.trees[0]), None
+    if not study.cells["fitted"].all():
         parts = [held_out(tree, seed=args.seed) for tree in stack.trees]
         whole = mix(parts, stack.weights, seed=args.seed)
         rng = np.random.default_rng(args.seed)
-        cells = scored(widened_cells(whole, stack.factor), STACK, rng)
+        cells = scored(widened_cells(whole, study, stack.factor), STACK, rng)
     predictions = [predict(tree, grid, seed=args.seed) for tree in stack.trees]
     prediction = mix_predictions(predictions, stack.weights, seed=args.seed)
-    prediction = widened(prediction, stack.factor)
+    prediction = widened(prediction, study, stack.factor)
     if args.plot is not None:
-        alarm = in_words(stack.alarms, stack.factor)
-        figure = plot_stack(stack.trees, predictions, stack.weights, prediction, alarm=alarm)
-        name = f"{file_name(study_of(stack.trees[0]), STACK)}.png"
+        wrong = [in_words(stack.alarms, stack.factor), *map(caution, stack.cautions)]
+        figure = plot_stack(stack.trees, predictions, stack.weights, prediction, wrong=wrong)
+        name = f"{file_name(study, STACK)}.png"
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
     return Told(
         {"study": stack.study, "law": STACK},
@@ -123,6 +127,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
         sensitivity(stack.trees, [one.sel(shots=args.shots) for one in predictions], stack.weights),
         "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out])),
         stack.alarms,
+        stack.cautions,
         stack.factor,
     )
 

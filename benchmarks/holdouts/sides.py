@@ -29,6 +29,7 @@ from bayesicl.stack import (
     Ahead,
     ahead,
     at_origin,
+    by_origin,
     log_scores,
     mix,
     mixtures,
@@ -285,6 +286,8 @@ def run_stack(
 ) -> tuple[list[Scored | None], list[str], pd.DataFrame]:
     """Scores of a stack of laws for each unit, what failed, and each unit's weights and alarms.
 
+    Of a unit whose bands are wider for an alarm there is no log score.
+
     specs: of its laws, as of `run_law`. usual: their weights before any of them was tried; None for
     those that are best for units that `how.unseen` does not leave out (`usual_weights`).
     """
@@ -323,13 +326,11 @@ def run_stack(
         start, told = started[left_out(unit, how.unseen)], before.get(i, [])
         own = weigh(log_scores(told), start, strength=strength)
         mixed = mixtures(told, own, seed=SEED)
-        rung = alarms([load(whole[i][s]) for s in specs], [start[s] for s in specs], mixed)
+        trees = [load(whole[i][s]) for s in specs]
+        rung = alarms(trees, [own[s] for s in specs], by_origin(told, specs))
         found = mix([parts[i][s] for s in specs], [own[s] for s in specs], seed=SEED)
         factor = needed(mixed) if rung else 1.0
-        if factor > 1:
-            found = widened_cells(found, factor)
-            density = kernel_score(unit.study, found.cells, found.measured)
-            found = found._replace(log_score=density)
+        found = widened_cells(found, unit.study, factor)
         out.append(_scored(unit, found, passed[i], _rng(unit, "stack")))
         told_of = {"source": unit.source, "study": unit.study.label, "split": unit.splits[0]}
         weights.append(told_of | own | {"alarms": "; ".join(rung), "widened": factor})
@@ -359,11 +360,13 @@ def usual_weights(
         seen = [i for i in told if left_out(units[i], unseen) != what]
         n = Counter(units[i].source for i in seen)
         log_score = [np.stack([parts[i][s].log_score for s in specs], axis=1) for i in seen]
+        log_score = [x[np.isfinite(x).all(axis=1)] for x in log_score]  # where no fit broke down
         share = [
-            np.full(len(x), 1.0 / (len(x) * n[units[i].source]))
+            np.full(len(x), 1.0 / (max(len(x), 1) * n[units[i].source]))
             for i, x in zip(seen, log_score, strict=True)
         ]
         even = np.ones(len(specs)) / len(specs)
-        w = stacking(np.concatenate(log_score), np.concatenate(share)) if seen else even
+        told_of = sum(map(len, log_score))
+        w = stacking(np.concatenate(log_score), np.concatenate(share)) if told_of else even
         found[what] = dict(zip(specs, w.tolist(), strict=True))
     return found

@@ -69,6 +69,7 @@ def summary(
                 [scores] = score(group.assign(law=side)).to_dict("records")
                 row = {"split": split, "part": part, "side": side, **scores}
                 del row["law"]
+                row["log_scores"] = int(group["log_score"].notna().sum())
                 row["clusters"] = _clusters_in_words(group)
                 row |= ratio(own, default, side)
                 if part in event_parts:
@@ -163,7 +164,7 @@ def markdown(table: pd.DataFrame, default: str) -> str:
                     *(_coverage(row, level) for level in ("50%", "80%", "90%", "95%")),
                     _figure(row["crps"], 4),
                     _ratio(row),
-                    _figure(row["log_score"], 2),
+                    _log_score(row),
                     _figure(row["width 50%"], 3),
                     _figure(row["width 90%"], 3),
                     _figure(row["nrmse"], 3),
@@ -178,6 +179,13 @@ def markdown(table: pd.DataFrame, default: str) -> str:
 
 def _figure(x: float, digits: int) -> str:
     return "" if x != x else f"{x:.{digits}f}".replace("0.", ".", 1)
+
+
+def _log_score(row: dict) -> str:
+    """Mean log score, and of how many cells where some have none."""
+    text = _figure(row["log_score"], 2)
+    few = row["log_scores"] < row["cells"]
+    return f"{text} ({row['log_scores']} cells)" if text and few else text
 
 
 def _coverage(row: dict, level: str) -> str:
