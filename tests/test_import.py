@@ -110,6 +110,51 @@ def test_nll_is_that_of_the_right_answer(logs, imported):
             assert sample["acc"] == (right == max(scored))
 
 
+def relabel(folder: Path, change) -> None:
+    """Change every sample of kinds in place."""
+    for file in folder.rglob("samples_kinds_*"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for sample in lines:
+            change(sample)
+        file.write_text("".join(json.dumps(sample) + "\n" for sample in lines))
+
+
+def answers_are(*texts: str, target):
+    def change(sample):
+        for request, text in zip(sample["arguments"].values(), texts, strict=True):
+            request["arg_1"] = f" {text}"
+        sample["target"] = target[int(sample["target"])]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("texts", "target"),
+    [
+        (("zig", "zaggy"), ("zig", "zaggy")),  # texts
+        (("1", "2"), ("1", "2")),  # texts, which are also numbers
+        (("1", "0"), ("0", "1")),  # numbers, which are also other choices' texts
+    ],
+)
+def test_targets_are_texts_or_numbers(texts, target, logs, imported, tmp_path):
+    kinds = ["--task", "kinds", "--metric", "acc"]
+    folder = copy(logs / "lm_eval/words", tmp_path)
+    relabel(folder, answers_are(*texts, target=target))
+    table, said = imported("lm-eval", folder, *kinds)
+    assert said == ""
+    before, _ = imported("lm-eval", logs / "lm_eval/words", *kinds)
+    assert table["nll"].tolist() == before["nll"].tolist()
+
+
+def test_nll_of_what_the_harness_did_not_call_right_is_left_out(logs, imported, tmp_path):
+    folder = copy(logs / "lm_eval/words", tmp_path)
+    relabel(folder, answers_are("a", "b", target=("b", "a")))
+    table, said = imported("lm-eval", folder, "--task", "kinds", "--metric", "acc")
+    assert "which choice is the right one is not clear" in said
+    assert "nll" not in table
+    assert len(table) == 5 * 12
+
+
 def test_the_table_can_be_fitted_on_either_outcome(logs, imported):
     table, _ = imported("lm-eval", logs / "lm_eval/words", *CLEAR)
     curves = read_curves(table, outcome="counts")
