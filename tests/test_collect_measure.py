@@ -65,13 +65,52 @@ def test_what_is_there_is_not_measured_again(tmp_path):
     assert [there for _, there in done] == [True, True, False]
     assert len(log.read_text().splitlines()) == 3
     assert table["replicate"].nunique() == 3
-    with pytest.raises(InputError, match="measured before with other questions, template, seed"):
+    with pytest.raises(InputError, match=r"with other seed \(1 now, 0 then\); name"):
         run(tmp_path, [Fake()], Design(orders=3, seed=1))
-    for name, value in {"dtype": "bfloat16", "digest": "", "context": 99}.items():
+    others = {"dtype": "bfloat16", "digest": "", "context": 99}
+    words = [r"dtype \('float32' now|'bfloat16' now", "model file", r"window \(99 now, 10000 then"]
+    for (name, value), word in zip(others.items(), words, strict=True):
         other = Fake()
         setattr(other, name, value)
-        with pytest.raises(InputError, match="measured before with other"):
+        with pytest.raises(InputError, match=f"measured before with other .*({word})"):
             run(tmp_path, [other], design)
+
+
+def test_curves_of_a_study_differ_in_labels_only(tmp_path):
+    run(tmp_path, [Fake()], Design(orders=2))
+    run(tmp_path, [Fake()], Design(("random",), orders=1))
+    with pytest.raises(InputError, match=r"other seed \(1 now, 0 then\), template \('Is {input}"):
+        run(tmp_path, [Fake()], Design(("symbol",), seed=1, template="Is {input} {output}"))
+    other = Task("sums", TASK.inputs[:5], {"": TASK.answers[""][:5]})
+    with pytest.raises(InputError, match="with other questions"):
+        run(tmp_path, [Fake()], Design(("symbol",)), tasks=[other])
+    (kept,) = (tmp_path / "settings").iterdir()
+    kept.unlink()  # as in folders of older versions
+    with pytest.raises(InputError, match="with other settings; name another --out"):
+        run(tmp_path, [Fake()], Design(("symbol",), seed=1))
+
+
+def test_names_that_are_written_alike_are_told_apart(tmp_path):
+    list(measure([next(orders([TASK], Design()))], Design(), [Fake()], Collection(tmp_path, "a b")))
+    with pytest.raises(InputError, match="another model or variant, whose name is written alike"):
+        list(
+            measure(list(orders([TASK], Design())), Design(), [Fake()], Collection(tmp_path, "a-b"))
+        )
+    next((tmp_path / "orders").iterdir()).write_text("")
+    with pytest.raises(InputError, match="has no measured rows; remove it"):
+        run(tmp_path, [Fake()], Design())
+
+
+def test_several_back_ends_must_be_the_same_model(tmp_path):
+    for one, other, words in [
+        (Fake(), Fake(context=99), r"window \(10000 in the first, 99 in number 2\)"),
+        (Fake("a"), Fake("b"), r"model \('a' in the first, 'b' in number 2\)"),
+    ]:
+        if "model" in words:
+            one.digest = other.digest = ""
+        with pytest.raises(InputError, match=f"must be the same model, and differ in {words}"):
+            run(tmp_path, [one, other], Design())
+    assert not list(tmp_path.iterdir())
 
 
 def test_models_share_a_folder(tmp_path):
