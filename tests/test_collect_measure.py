@@ -113,6 +113,16 @@ def test_several_back_ends_must_be_the_same_model(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_names_are_kept_as_they_are(tmp_path):
+    tasks = [Task(name, TASK.inputs, TASK.answers) for name in ("null", "007")]
+    run(tmp_path, [Fake()], Design(orders=1), tasks=tasks, variant="1.0")
+    table = pd.read_csv(tmp_path / "curves.csv", dtype=str, keep_default_na=False)
+    assert set(table["task"]) == {"null", "007"}
+    assert set(table["variant"]) == {"1.0"}
+    done, _ = run(tmp_path, [Fake()], Design(orders=1), tasks=tasks, variant="1.0")
+    assert all(there for _, there in done)
+
+
 def test_models_share_a_folder(tmp_path):
     run(tmp_path, [Fake()], Design(orders=2))
     _, table = run(tmp_path, [Fake()], Design(orders=2, max_shots=3), variant="base")

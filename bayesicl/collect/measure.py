@@ -98,7 +98,7 @@ class Collection:
 
     def join(self) -> Path:
         """Write the table of all orders in the folder, by model, task, hypothesis and order."""
-        frames = [pd.read_csv(path) for path in self._orders()]
+        frames = [pd.read_csv(p, dtype=str, keep_default_na=False) for p in self._orders()]
         table = pd.concat(frames, ignore_index=True)
         if "variant" in table:  # a key, which must be filled in
             table["variant"] = table["variant"].fillna("unstated")
