@@ -134,6 +134,17 @@ def test_windows_are_filled_by_what_tokens_take(serve):
     assert Server(serve(), context=1000).fitting(prompt) == 9
 
 
+def test_windows_are_filled_whatever_was_read_before(serve):
+    """Words take few tokens a character, and the self-test's numbers many."""
+    words = [f"{'long' * 6} {n}" for n in range(200)]
+    task = Task("words", tuple(words), {"": tuple("answer" * 3 for _ in words)})
+    [prompt] = Order(task, "", "gold", 0).prompts(Design(), plain())
+    backend = Server(serve(max_model_len=1000))
+    self_test(backend)
+    read = len(WORDS.findall(prompt.first(backend.fitting(prompt)).text))
+    assert 700 < read <= 1000
+
+
 def test_addresses_that_are_no_servers(serve):
     with pytest.raises(InputError, match="no answer that can be read"):
         Server("http://127.0.0.1:9/v1")
