@@ -272,6 +272,12 @@ def broken(folder: Path, how: str) -> None:
         documents.write_text("\n".join(lines[:5]))
     elif how == "not a sample":
         documents.write_text('{"filter": "none"}\n')
+    elif how == "samples in Latin-1":
+        documents.write_bytes(lines[0].encode() + b"\n" + lines[1].encode()[:-1] + b"\xe9\n")
+    elif how in ("n-shot", "config", "results"):
+        edit(result, lambda run: run.update({how: None}))
+    elif how == "shots":
+        edit(result, lambda run: run["n-shot"].update(kinds=None))
     elif how == "one run":
         shutil.move(result, folder.parent)
         for file in folder.rglob("results_*"):
@@ -289,6 +295,11 @@ def broken(folder: Path, how: str) -> None:
         ("sample cut off", "line 12: is no JSON"),
         ("samples missing", "has 5 of 12 documents"),
         ("not a sample", "line 1: is no sample of acc,none"),
+        ("samples in Latin-1", "line 2: is no JSON ('utf-8' codec can't decode"),
+        ("n-shot", "n-shot must be objects"),
+        ("config", "config must be objects"),
+        ("results", "results must be objects"),
+        ("shots", "lacks a part about kinds"),
         ("one run", "at two numbers of shots or more"),
         ("no folder", "no such file or folder"),
     ],
@@ -394,6 +405,23 @@ def test_logs_that_ended_early(logs, imported, refused, tmp_path):
     assert "was cut off" in refused("inspect", folder, "--metric", "match")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda log: log["samples"][1].pop("id"), "sample 2 is no object with id and epoch"),
+        (lambda log: log["samples"].append(7), "sample 9 is no object with id and epoch"),
+        (lambda log: log["samples"][0]["scores"].update(match=1), "sample 1: a score is no object"),
+        (lambda log: log["eval"].update(dataset=None), "nothing is told of the dataset"),
+    ],
+)
+def test_logs_that_are_not_inspects(change, words, logs, refused, tmp_path):
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    edit(sorted(folder.iterdir())[0], change)
+    line = refused("inspect", folder, "--metric", "match")
+    assert words in line
+    assert "leave it out" in line
+
+
 def test_archives_that_are_not_whole(logs, refused, tmp_path, monkeypatch):
     folder = copy(logs / "inspect/task-args", tmp_path)
     first = sorted(folder.iterdir())[0]
@@ -465,6 +493,10 @@ def test_authors_files_that_cannot_be_read(refused, tmp_path):
     ]:
         pd.read_csv(MEANS).assign(**change).to_csv(tmp_path / name)
         assert words in refused("authors", tmp_path / name, "--prompts", 3)
+    pd.read_csv(GINC).assign(sft="some").to_csv(tmp_path / "ginc.csv")
+    assert "`sft` must be True, False or a step, got 'some'" in refused(
+        "authors", tmp_path / "ginc.csv", "--prompts", 3
+    )
     (tmp_path / "other.csv").write_text("shots,acc\n0,1\n")
     assert "is no file of the authors' code" in refused(
         "authors", tmp_path / "other.csv", "--prompts", 3

@@ -99,10 +99,21 @@ def _load(file: Path) -> dict[str, Any]:
             f"{file}: is no result of lm-evaluation-harness 0.4.3 or newer (it lacks "
             f"{listed(sorted(needed - set(results)))}); remove it, or run again"
         )
-    parts = [results[part].keys() for part in ("results", "configs", "n-shot")]
-    if lost := [task for task in results["n-samples"] if not all(task in part for part in parts)]:
-        raise InputError(f"{file}: lacks a part about {listed(lost)}; remove it, or run again")
+    if odd := [part for part in sorted(needed) if not isinstance(results[part], dict)]:
+        raise InputError(f"{file}: {listed(odd)} must be objects; remove it, or run again")
+    for task in results["n-samples"]:
+        about = [results[part].get(task) for part in ("n-samples", "results", "configs")]
+        if (
+            not all(isinstance(part, dict) for part in about)
+            or not _is_whole(about[0].get("effective"))
+            or not _is_whole(results["n-shot"].get(task))
+        ):
+            raise InputError(f"{file}: lacks a part about {task}; remove it, or run again")
     return results
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_measure(name: str) -> bool:
@@ -129,7 +140,7 @@ def _run(file: Path, results: Mapping[str, Any], task: str, measure: str) -> Run
         shots=shots,
         # Without demonstrations their seed changes nothing.
         replicate=str(results["config"].get("fewshot_seed", 0)) if shots else "none",
-        when=f"{results.get('date', 0):020.6f}",
+        when=f"{float(results.get('date') or 0):020.6f}",
         settings=_settings(results, task),
         mean=mean,
         size=size,
@@ -202,10 +213,10 @@ def _scores(
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line.decode())
             except ValueError as error:
                 raise InputError(
                     f"{file}, line {number}: is no JSON ({error}); remove the file to read the "
