@@ -34,6 +34,14 @@ def test_chat_templates_that_rewrite_are_refused():
         forgets(SUMS)
 
 
+def test_chat_templates_that_fail_are_told():
+    def fails(messages, ask):
+        raise KeyError("no such\nrole")
+
+    with pytest.raises(InputError, match=r"cannot be applied \(KeyError: .*\); leave out --chat"):
+        chat(fails)(SUMS)
+
+
 def test_one_prompt_has_all_shots():
     order = Order(TASK, "", "gold", 2)
     [prompt] = order.prompts(Design(max_shots=5), plain())

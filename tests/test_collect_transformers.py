@@ -182,6 +182,15 @@ def test_models_that_are_not_there(model, words, monkeypatch):
         Transformers(model)
 
 
+def test_devices_that_are_not_there(tiny):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"transformers cannot load it .*(CUDA|NVIDIA)"):
+        Transformers(str(tiny), device="cuda")
+    with pytest.raises(InputError, match="cannot load it"):
+        Transformers(str(tiny), device="nowhere")
+
+
 def test_hashes_follow_the_files(tmp_path):
     one, two = tmp_path / "a.safetensors", tmp_path / "b.json"
     one.write_bytes(b"abc")

@@ -30,6 +30,13 @@ from bayesicl.cli import common
 from bayesicl.cli.common import say
 from bayesicl.errors import InputError
 
+DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
+TAKES = {  # of the options that not every back end has
+    "transformers": ("device", "dtype", "threads"),
+    "llama.cpp": ("threads",),
+    "server": ("served_model",),
+}
+
 
 def add_options(parser: common.Parser) -> None:
     """QUESTIONS, --model, --out, and how to ask."""
@@ -55,11 +62,9 @@ def add_options(parser: common.Parser) -> None:
     add("--name", metavar="NAME", help="of the model in the table (default: the file's)")
     add("--variant", metavar="NAME", help="of the model in the table, such as base or instruct")
     add("--context", type=int, metavar="N", help="tokens to use at most (default: the model's)")
-    add(
-        "--device", nargs="+", default=["cpu"], metavar="D", help="cpu (default), cuda:0 cuda:1 ..."
-    )
-    add("--dtype", metavar="T", help="(default: float32 on CPU, the file's on GPUs)")
-    add("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    add("--device", nargs="+", metavar="D", help="cpu (default), cuda:0 cuda:1 ... (transformers)")
+    add("--dtype", choices=DTYPES, help="(transformers; default: float32 on CPU, else the file's)")
+    add("--threads", type=int, metavar="N", help="of the CPU (default: all; not of a server)")
     add("--served-model", metavar="NAME", help="which model of a server (default: its first)")
 
 
@@ -128,6 +133,9 @@ def open_backends(args: argparse.Namespace) -> list:
     kind = args.backend or ("server" if all(urls) else "transformers")
     if (kind == "server") != all(urls) or any(urls) != all(urls):
         raise InputError(f"--model of {kind} must be {'URLs' if kind == 'server' else 'no URLs'}")
+    for option in ("device", "dtype", "threads", "served_model"):
+        if getattr(args, option) is not None and option not in TAKES[kind]:
+            raise InputError(f"--{option.replace('_', '-')} is not for {kind}; leave it out")
     if kind == "server":
         from bayesicl.collect.server import Server
 
@@ -145,5 +153,5 @@ def open_backends(args: argparse.Namespace) -> list:
         Transformers(
             model, device=device, dtype=args.dtype, context=args.context, threads=args.threads
         )
-        for device in args.device
+        for device in args.device or ["cpu"]
     ]

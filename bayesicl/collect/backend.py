@@ -107,6 +107,13 @@ def answer(nll: float, tokens: int, correct: bool, prompt: Prompt, i: int) -> An
     return Answer(max(nll, 0.0), tokens, correct)
 
 
+def positive(**options: int | None) -> None:
+    """InputError where an option is given and below 1."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
+
+
 def need(module: str, extra: str) -> Any:
     """Import an optional library; InputError with the command that installs it."""
     try:

@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bayesicl.collect.backend import Answer, Tokens, answer, need
+from bayesicl.collect.backend import Answer, Tokens, answer, need, positive
 from bayesicl.collect.prompts import Prompt, Render, chat
 from bayesicl.errors import InputError
 
@@ -41,8 +41,10 @@ class Transformers:
             threads: of the CPU; None for all.
 
         Raises:
-            InputError: a library, the file or the device is missing, or the model cannot be loaded.
+            InputError: a library, the file or the device is missing, an option is below 1, or the
+                model cannot be loaded.
         """
+        positive(context=context, threads=threads)
         self._torch = torch = need("torch", "collect")
         library = need("transformers", "collect")
         if threads:
@@ -54,7 +56,10 @@ class Transformers:
             self._tokenizer = library.AutoTokenizer.from_pretrained(where, **more)
             self._model = library.AutoModelForCausalLM.from_pretrained(where, dtype=kind, **more)
             self._model.to(device).eval()
-        except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        except (
+            OSError, ValueError, ImportError, RuntimeError, KeyError,
+            AssertionError,  # what a torch without CUDA says of it
+        ) as error:  # fmt: skip
             words = " ".join(str(error).split())
             raise InputError(
                 f"--model {model}: transformers cannot load it ({words[:300]})"

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from bayesicl.collect.backend import Answer, Tokens, answer, need
+from bayesicl.collect.backend import Answer, Tokens, answer, need, positive
 from bayesicl.collect.hf import digest, located
 from bayesicl.collect.prompts import Prompt, Render, chat
 from bayesicl.errors import InputError
@@ -33,8 +33,10 @@ class LlamaCpp:
             threads: of the CPU; None for all.
 
         Raises:
-            InputError: llama-cpp-python is missing, or the file cannot be loaded.
+            InputError: llama-cpp-python is missing, an option is below 1, or the file cannot be
+                loaded.
         """
+        positive(context=context, threads=threads)
         self._library = library = need("llama_cpp", "llama")
         path = located(model)
         if not Path(path).is_file():
@@ -64,11 +66,13 @@ class LlamaCpp:
             for name, token in (("bos", self._llama.token_bos()), ("eos", self._llama.token_eos()))
             if token >= 0
         }
-        compiled = (
-            need("jinja2.sandbox", "llama")
-            .ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-            .from_string(template)
-        )
+        environment = need("jinja2.sandbox", "llama").ImmutableSandboxedEnvironment
+        try:
+            compiled = environment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+        except need("jinja2", "llama").TemplateError as error:
+            raise InputError(
+                f"the chat template of {self.model} cannot be read ({error}); leave out --chat"
+            ) from error
         return chat(
             lambda messages, ask: compiled.render(
                 messages=messages, add_generation_prompt=ask, **words

@@ -89,9 +89,18 @@ Apply = Callable[[list[dict[str, str]], bool], str]
 def chat(apply: Apply) -> Render:
     """Questions as a user's turns, answers as the assistant's.
 
-    Rendering raises InputError where the template rewrites earlier turns, so that one prompt does
-    not hold all shots.
+    Rendering raises InputError where the template cannot be applied, or rewrites earlier turns, so
+    that one prompt does not hold all shots.
     """
+
+    def applied(messages: list[dict[str, str]], ask: bool) -> str:
+        try:
+            return apply(messages, ask)
+        except Exception as error:  # a template is a program of the model's makers
+            raise InputError(
+                f"this model's chat template cannot be applied ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}); leave out --chat"
+            ) from error
 
     def render(examples: Sequence[Example]) -> tuple[str, list[tuple[int, int]]]:
         messages: list[dict[str, str]] = []
@@ -100,9 +109,9 @@ def chat(apply: Apply) -> Render:
             last = i == len(examples) - 1
             answer = example.scored if last else example.shown
             messages.append({"role": "user", "content": example.question})
-            head = apply(messages, True)
+            head = applied(messages, True)
             messages.append({"role": "assistant", "content": answer})
-            whole = apply(messages, False)
+            whole = applied(messages, False)
             if not head.startswith(text) or not whole.startswith(head + answer):
                 raise InputError(
                     "this model's chat template rewrites earlier turns, or writes something before "

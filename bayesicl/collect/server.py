@@ -13,7 +13,7 @@ from http.client import HTTPException
 from itertools import accumulate, pairwise
 from typing import Any
 
-from bayesicl.collect.backend import Answer, Tokens, answer
+from bayesicl.collect.backend import Answer, Tokens, answer, positive
 from bayesicl.collect.prompts import Prompt, Render
 from bayesicl.errors import InputError
 
@@ -39,8 +39,9 @@ class Server:
             context: window in tokens; None for what the server says, if anything.
 
         Raises:
-            InputError: it does not answer.
+            InputError: it does not answer, or `context` is below 1.
         """
+        positive(context=context)
         self._url = url.rstrip("/")
         for ending in ("/chat/completions", "/completions"):
             self._url = self._url.removesuffix(ending)
