@@ -45,7 +45,7 @@ def test_measure_then_fit_then_recognition(questions, fake, tmp_path, monkeypatc
     assert run["model_hash"] == "f" * 64
     assert run["self_test"][0]["agreement"] == 1
     assert main(command) == 0
-    assert "8 of 8 orders were measured before and are kept" in capsys.readouterr().err
+    assert "8 of 8 orders were finished before and are kept" in capsys.readouterr().err
     short = ["--warmup", "100", "--draws", "100", "--law", "constant"]
     fitted = ["fit", "measured/curves.csv", "--out", "fits", "--outcome", "nll", *short]
     assert main(fitted) in (0, 3)

@@ -28,6 +28,7 @@ import time
 
 from bayesicl.cli import common
 from bayesicl.cli.common import say
+from bayesicl.cli.progress import counted
 from bayesicl.errors import InputError
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
@@ -103,28 +104,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _progress(measured, total: int) -> None:
     """Show how far it is and how long it will take."""
-    from tqdm import tqdm
-
-    begin = last = time.monotonic()
-    kept = new = 0
-    bar = tqdm(total=total, unit="order", file=sys.stderr, disable=None, dynamic_ncols=True)
-    with bar:
-        for order, was_there in measured:
-            if was_there:
-                kept += 1
-                bar.initial = kept
-                bar.update()
+    with counted(total, "orders") as show:
+        begun = False
+        for done, (order, was_there) in enumerate(measured, 1):
+            if was_there and done < total:
                 continue
-            new += 1
-            bar.set_description(f"{order.task.name} {order.hypothesis}", refresh=False)
-            bar.update()
-            now = time.monotonic()
-            if bar.disable and now - last > common.QUIET:
-                left = (now - begin) / new * (total - kept - new)
-                say(f"{kept + new} of {total} orders, about {left / 60:.0f} min left")
-                last = now
-    if kept:
-        say(f"{kept} of {total} orders were measured before and are kept")
+            if not begun:
+                show(done if was_there else done - 1, "")
+                begun = True
+            show(done, f"{order.task.name} {order.hypothesis}")
 
 
 def open_backends(args: argparse.Namespace) -> list:

@@ -24,7 +24,7 @@ from bayesicl.collect.plan import Design, Order, settings_key
 from bayesicl.collect.prompts import Prompt
 from bayesicl.collect.questions import Task
 from bayesicl.errors import InputError
-from bayesicl.writing import in_one_step
+from bayesicl.writing import in_one_step, spelled
 
 TABLE = "curves.csv"
 WORDS = {
@@ -47,8 +47,7 @@ class Collection:
     def place(self, order: Order) -> Path:
         """Where the rows of an order belong."""
         names = [self.model, *([self.variant] if self.variant else [])]
-        head = "".join(c if c.isalnum() or c in "-._=" else "-" for c in "_".join(names))
-        return self.folder / "orders" / f"{head}_{order.slug}.csv"
+        return self.folder / "orders" / f"{spelled('_'.join(names))}_{order.slug}.csv"
 
     def check(self, settings: Mapping[str, dict[str, Any]]) -> set[Path]:
         """The model's orders that are there; InputError where one has other settings than its task.

@@ -15,6 +15,7 @@ from bayesicl.collect.labels import POLICIES, demonstrated, named
 from bayesicl.collect.prompts import PLAIN, Example, Prompt, Render, plain
 from bayesicl.collect.questions import Task
 from bayesicl.errors import CurveWarning, InputError
+from bayesicl.writing import spelled
 
 FORMAT = 1  # of the rows that are written
 
@@ -121,8 +122,7 @@ class Order:
     def slug(self) -> str:
         """A readable name of the file of this order, without model and ending."""
         parts = (self.task.name, self.behaviour, self.labels, f"{self.number:03}")
-        text = "_".join(part for part in parts if part)
-        return "".join(c if c.isalnum() or c in "-._=" else "-" for c in text)
+        return spelled("_".join(part for part in parts if part))
 
 
 def grid(longest: int) -> list[int]:
