@@ -73,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure and write the table."""
     from bayesicl.collect.backend import self_test
     from bayesicl.collect.measure import Collection, measure
-    from bayesicl.collect.plan import Design, orders
+    from bayesicl.collect.plan import Plan, orders
     from bayesicl.collect.questions import read_tasks
 
     template = None if args.template is None else args.template.replace("\\n", "\n")
-    design = Design(args.labels, args.orders, args.seed, args.max_shots, template, args.chat)
-    planned = list(orders(read_tasks(args.questions, columns=dict(args.column)), design))
+    plan = Plan(args.labels, args.orders, args.seed, args.max_shots, template, args.chat)
+    planned = list(orders(read_tasks(args.questions, columns=dict(args.column)), plan))
     folder = common.writable_folder(args.out)
     backends = open_backends(args)
     one = backends[0]
@@ -96,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             "self_test": tested,
         }
     )
-    _progress(measure(planned, design, backends, collection), len(planned))
+    _progress(measure(planned, plan, backends, collection), len(planned))
     path = collection.join()
     print(f"{len(planned)} orders of {args.name or one.model} are in {path}")
     return 0

@@ -20,8 +20,8 @@ from typing import Any
 import pandas as pd
 
 from bayesicl.collect.backend import Answer, Backend
-from bayesicl.collect.plan import Design, Order, settings_key
-from bayesicl.collect.prompts import Prompt
+from bayesicl.collect.plan import Order, Plan, settings_key
+from bayesicl.collect.prompts import Passage
 from bayesicl.collect.questions import Task
 from bayesicl.errors import InputError
 from bayesicl.writing import in_one_step, spelled
@@ -86,7 +86,7 @@ class Collection:
     def _settings(self, key: str) -> Path:
         return self.folder / "settings" / f"{key}.json"
 
-    def write(self, order: Order, prompts: Sequence[Prompt], rows: pd.DataFrame) -> None:
+    def write(self, order: Order, prompts: Sequence[Passage], rows: pd.DataFrame) -> None:
         """Keep an order's rows, and the text of a first order."""
         path = self.place(order)
         if order.number == 0:
@@ -112,12 +112,12 @@ class Collection:
             file.write(json.dumps(run, ensure_ascii=False) + "\n")
 
 
-def settings_of(task: Task, design: Design, backend: Backend) -> dict[str, Any]:
+def settings_of(task: Task, plan: Plan, backend: Backend) -> dict[str, Any]:
     """All that the rows of a task depend on."""
     model = {"backend": backend.name, "digest": backend.digest, "context": backend.context}
     model |= {} if backend.digest else {"model": backend.model}
     model |= {} if backend.dtype == "float32" else {"dtype": backend.dtype}
-    return design.of(task) | model
+    return plan.of(task) | model
 
 
 def differences(one: Mapping[str, Any], other: Mapping[str, Any], when: tuple[str, str]) -> str:
@@ -139,7 +139,7 @@ def _short(value: Any) -> str:
 
 def measure(
     orders: Sequence[Order],
-    design: Design,
+    plan: Plan,
     backends: Sequence[Backend],
     collection: Collection,
 ) -> Iterator[tuple[Order, bool]]:
@@ -153,14 +153,14 @@ def measure(
             first answer fits the window, or that is unknown and shots are not limited; a back end
             cannot score.
     """
-    if backends[0].context is None and design.max_shots is None:
+    if backends[0].context is None and plan.max_shots is None:
         raise InputError(
             f"{backends[0].model} does not tell how long its window is; give --context or "
             "--max-shots"
         )
     tasks = {order.task.name: order.task for order in orders}
     settings = [
-        {name: settings_of(task, design, backend) for name, task in tasks.items()}
+        {name: settings_of(task, plan, backend) for name, task in tasks.items()}
         for backend in backends
     ]
     for number, others in enumerate(settings[1:], 2):
@@ -193,7 +193,7 @@ def measure(
                     some = list(islice(left, backend.at_once))
                 if not some:
                     break
-                for order in _measured(some, design, backend, collection):
+                for order in _measured(some, plan, backend, collection):
                     done.put(order)
         except BaseException as error:
             done.put(error)
@@ -214,19 +214,19 @@ def measure(
 
 
 def _measured(
-    some: Sequence[Order], design: Design, backend: Backend, collection: Collection
+    some: Sequence[Order], plan: Plan, backend: Backend, collection: Collection
 ) -> Iterator[Order]:
     """Score orders together and write each."""
-    render = design.render(backend)
-    prompts = [fitted(order.prompts(design, render), order.task.name, backend) for order in some]
+    render = plan.render(backend)
+    prompts = [fitted(order.prompts(plan, render), order.task.name, backend) for order in some]
     scores = iter(backend.score([prompt for own in prompts for prompt in own]))
     for order, own in zip(some, prompts, strict=True):
-        frame = rows(order, own, [next(scores) for _ in own], design, backend, collection)
+        frame = rows(order, own, [next(scores) for _ in own], plan, backend, collection)
         collection.write(order, own, frame)
         yield order
 
 
-def fitted(prompts: Sequence[Prompt], task: str, backend: Backend) -> list[Prompt]:
+def fitted(prompts: Sequence[Passage], task: str, backend: Backend) -> list[Passage]:
     """The prompts of an order, cut to the window after a whole answer; InputError if none fits."""
     kept = []
     for prompt in prompts:
@@ -244,9 +244,9 @@ def fitted(prompts: Sequence[Prompt], task: str, backend: Backend) -> list[Promp
 
 def rows(
     order: Order,
-    prompts: Sequence[Prompt],
+    prompts: Sequence[Passage],
     scores: Sequence[Sequence[Answer]],
-    design: Design,
+    plan: Plan,
     backend: Backend,
     collection: Collection,
 ) -> pd.DataFrame:
@@ -258,7 +258,7 @@ def rows(
     about = {
         "backend": backend.name,
         "model_hash": backend.digest[:12] or "unknown",
-        "settings": settings_key(settings_of(order.task, design, backend)),
+        "settings": settings_key(settings_of(order.task, plan, backend)),
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
     }
     return pd.DataFrame(

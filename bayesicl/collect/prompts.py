@@ -10,7 +10,7 @@ BETWEEN = "\n\n"
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Passage:
     """One text to be scored.
 
     text: what the model reads. It ends with the last answer. spans: (k, 2) first and one past the
@@ -25,7 +25,7 @@ class Prompt:
     questions: tuple[int, ...] = ()
     whole: bool = False
 
-    def first(self, n: int) -> "Prompt":
+    def first(self, n: int) -> "Passage":
         """The prompt up to its n-th scored answer, n >= 1."""
         cut = self.text[: self.spans[n - 1][1]]
         kept = {"spans": self.spans[:n], "shots": self.shots[:n], "questions": self.questions[:n]}

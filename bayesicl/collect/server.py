@@ -14,7 +14,7 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from bayesicl.collect.backend import Answer, Tokens, answer, positive
-from bayesicl.collect.prompts import Prompt, Render
+from bayesicl.collect.prompts import Passage, Render
 from bayesicl.errors import InputError
 
 TIMEOUT = 600.0  # seconds for one prompt
@@ -63,7 +63,7 @@ class Server:
             "load the model with transformers"
         )
 
-    def fitting(self, prompt: Prompt) -> int:
+    def fitting(self, prompt: Passage) -> int:
         """How many of the prompt's answers lie within the window, by what its beginning takes.
 
         Servers tell how many tokens a text has only when they read it. One character for every
@@ -76,11 +76,11 @@ class Server:
         characters = SHARE * self.context * len(begin) / own
         return sum(stop <= characters for _, stop in prompt.spans)
 
-    def score(self, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+    def score(self, prompts: Sequence[Passage]) -> list[list[Answer]]:
         """Each answer of each prompt, by one request for it."""
         return [self._score(prompt) for prompt in prompts]
 
-    def _score(self, prompt: Prompt) -> list[Answer]:
+    def _score(self, prompt: Passage) -> list[Answer]:
         tokens, values, best, _ = self._echo(prompt.text)
         scores = []
         for i, span in enumerate(prompt.spans):
