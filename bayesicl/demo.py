@@ -15,6 +15,7 @@ from bayesicl import data
 from bayesicl.cli import common
 from bayesicl.cli.fit import chosen_laws, fit_and_save, gate_row
 from bayesicl.cli.plot import figures_of_fits, figures_over_fits
+from bayesicl.cli.progress import status
 from bayesicl.cli.tables import write_table
 from bayesicl.compare import compare
 from bayesicl.contrast import contrast, verdict
@@ -133,7 +134,7 @@ def _summarise(fits: dict[str, list[xr.DataTree]], out: Path) -> None:
 
 def _compare(trees: Sequence[xr.DataTree], out: Path) -> pd.DataFrame:
     _step(f"4. Which law describes {ONE} better?", f"compare {out / 'fits' / ONE}")
-    with common.status() as progress:
+    with status() as progress:
         comparison = compare(trees, progress=progress)
     write_table(comparison.table, out / "tables" / "comparison.csv")
     write_table(comparison.studies, out / "tables" / "comparison_studies.csv")

@@ -21,7 +21,7 @@ from bayesicl import netcdf
 from bayesicl.curves import Study
 from bayesicl.errors import InputError
 from bayesicl.tree import DRAWS, FORMAT
-from bayesicl.writing import in_one_step, part_of
+from bayesicl.writing import in_one_step, part_of, spelled
 
 NO_ZARR = "zarr is not installed; pip install 'bayesicl[zarr]'"
 ENDINGS = ("nc", "zarr")
@@ -30,7 +30,7 @@ ENDINGS = ("nc", "zarr")
 def file_name(study: Study, law: str) -> str:
     """A readable name that is unique to this study, split and law, without its ending."""
     text = "_".join(part for part in (*study.key.values(), law) if part)
-    slug = "".join(c if c.isalnum() or c in "-._=" else "-" for c in text)[:120].strip("-.")
+    slug = spelled(text)[:120].strip("-.")
     split = study.fraction < 1  # may stand beside the same study fitted whole
     slug += f"_first-{100 * study.fraction:.0f}%" if split else ""
     fitted = study.cells["fitted"].to_numpy().tolist() if split else []

@@ -5,6 +5,11 @@ answers, but not which answer belongs to which question. What the right answer g
 recognition; what it gains from right labels beyond that is learning (Pan et al. 2023, arXiv
 2305.09731; Min et al. 2022, arXiv 2202.12837). Both curves are of one study and are fitted
 together, so that their common parameters count once and draws of the two belong together.
+
+Without demonstrations gold and random labels are one and the same prompt, so both gains count from
+one start, the mean of the two curves' own at 0 shots (or that of the one measured there).
+Intervals are those of the fit, which takes its rows for independent: that both curves ask the same
+questions in the same orders is ignored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -20,8 +25,10 @@ from bayesicl.forecast import predict
 from bayesicl.law import Law
 from bayesicl.tree import label, law_label, study_of
 
-LEAST = 0.02  # a gain in probability below which there is nothing to share out
+# Gains below which there is nothing to share out, by scale; near p = .4 the two are the same.
+LEAST = {"probability": 0.02, "mean_nll": 0.05}
 SURE = 0.95  # posterior probability that there is
+FAILED, EXTRAPOLATED, NOTHING = "not converged", "extrapolated", "no gain to share out"
 
 
 def recognition(
@@ -43,10 +50,13 @@ def recognition(
 
     Returns:
         One row a quantity: study, law, behaviour ("" for the only one), quantity, shots (N),
-        median, lower, upper, note. Quantities: "start" p(0) with gold labels; "gain, POLICY"
-        p(N) - p(0) of each policy; "learned" gain with gold minus gain with random labels; and
-        "share recognised", the second over the first, where the gain with gold labels is above
-        LEAST with probability SURE; else NaN and "no gain to share out".
+        median, lower, upper, unit, note. Quantities: "start", the mean m(0) before any
+        demonstration, common to gold and random labels; "gain, POLICY", how much better m(N) is
+        than m(0) of each policy: what a probability gains, what a mean nll loses; "learned", gain
+        with gold minus gain with random labels; and "share recognised", the second over the first,
+        where the gain with gold labels is above LEAST with probability SURE; else NaN and "no gain
+        to share out". The note says, too, where a fit did not converge and where N, or 0, lies
+        beyond the shots that were fitted ("extrapolated").
 
     Raises:
         InputError: a fit has no curve with gold labels and another policy's, or N is not above 0.
@@ -65,34 +75,46 @@ def _of_study(tree, at, level, law) -> Iterator[dict]:
             f"{label(tree)}: its curves are {', '.join(study.hypotheses)}; measure gold labels and "
             "others (bayesicl collect --labels gold random), and fit both together"
         )
+    scale = study.scale
     head = {"study": label(tree), "law": law_label(tree)}
-    fitted = study.cells[study.cells["fitted"]]
-    longest = fitted.groupby("hypothesis")["shots"].max()
+    fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"]
+    first, longest = fitted.min(), fitted.max()
+    failed = "" if tree.attrs["passed"] else FAILED
     for behaviour, names in found.items():
-        compared = [n for p, n in names.items() if p in ("gold", "random")]
-        compared = compared if len(compared) > 1 else list(names.values())
-        last = int(min(longest[study.hypotheses.index(name)] for name in compared))
+        compared = [p for p in ("gold", "random") if p in names]
+        code = {p: study.hypotheses.index(name) for p, name in names.items()}
+        last = int(min(longest[code[p]] for p in (compared if len(compared) > 1 else names)))
         shots = last if at is None else at
         curves = predict(tree, [0, shots], law=law)["mean"]
         draws = {p: curves.sel(hypothesis=n).stack(d=("chain", "draw")) for p, n in names.items()}
         start = {p: x.sel(shots=0).to_numpy() for p, x in draws.items()}
-        gain = {p: x.sel(shots=shots).to_numpy() - start[p] for p, x in draws.items()}
+        unseen = {p: bool(first[code[p]] > 0) for p in names}
+        # One prompt: what was measured without demonstrations counts, else what both say.
+        told = [p for p in compared if not unseen[p]] or compared
+        common = np.stack([start[p] for p in told]).mean(axis=0)
+        for p in compared:
+            start[p], unseen[p] = common, unseen[told[0]]
+        gain = {
+            p: scale.better * (x.sel(shots=shots).to_numpy() - start[p]) for p, x in draws.items()
+        }
+        beyond = {p: unseen[p] or bool(shots > longest[code[p]]) for p in names}
         head |= {"behaviour": behaviour}
-        note = "" if tree.attrs["passed"] else "not converged"
-        beyond = "extrapolated" if shots > last else ""
-        yield head | _row("start", 0, start["gold"], level, note)
-        for policy in names:
-            yield head | _row(f"gain, {policy}", shots, gain[policy], level, note or beyond)
+        far, unit = EXTRAPOLATED, scale.unit
+        yield head | _row("start", 0, start["gold"], level, unit, failed, far * unseen["gold"])
+        for p in names:
+            about = unit, failed, far * beyond[p]
+            yield head | _row(f"gain, {p}", shots, gain[p], level, *about)
         if "random" not in gain:
             continue
-        yield head | _row("learned", shots, gain["gold"] - gain["random"], level, note or beyond)
-        if np.mean(gain["gold"] > LEAST) >= SURE:
+        notes = failed, far * (beyond["gold"] or beyond["random"])
+        learned = gain["gold"] - gain["random"]
+        yield head | _row("learned", shots, learned, level, unit, *notes)
+        share = np.full(1, np.nan)
+        if enough := np.mean(gain["gold"] > LEAST[scale.name]) >= SURE:
             # Where few draws have almost no gain, their ratios are wild but the quantiles are not.
             share = gain["random"] / gain["gold"]
-            yield head | _row("share recognised", shots, share, level, note or beyond)
-        else:
-            nothing = np.full(1, np.nan)
-            yield head | _row("share recognised", shots, nothing, level, "no gain to share out")
+        notes += () if enough else (NOTHING,)
+        yield head | _row("share recognised", shots, share, level, "", *notes)
 
 
 def _policies(hypotheses: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -106,10 +128,13 @@ def _policies(hypotheses: Sequence[str]) -> dict[str, dict[str, str]]:
     return found
 
 
-def _row(quantity: str, shots: int, draws: np.ndarray, level: float, note: str) -> dict:
+def _row(
+    quantity: str, shots: int, draws: np.ndarray, level: float, unit: str, *notes: str
+) -> dict:
     lower, median, upper = np.quantile(draws, [(1 - level) / 2, 0.5, (1 + level) / 2])
     between = {"median": median, "lower": lower, "upper": upper}
-    return {"quantity": quantity, "shots": shots} | between | {"note": note}
+    about = {"unit": unit, "note": "; ".join(filter(None, notes))}
+    return {"quantity": quantity, "shots": shots} | between | about
 
 
 def verdict(table: pd.DataFrame, *, level: float = 0.9) -> str:
@@ -121,15 +146,19 @@ def verdict(table: pd.DataFrame, *, level: float = 0.9) -> str:
         share = rows.get("share recognised")
         if share is None:
             lines.append(f"{name}: no random labels, so recognition cannot be told apart.")
-        elif share["note"] == "not converged":
+            continue
+        far = " This is extrapolated beyond the measured shots." * (EXTRAPOLATED in share["note"])
+        if FAILED in share["note"]:
             lines.append(f"{name}: the fit did not converge, so nothing can be said.")
         elif np.isnan(share["median"]):
-            lines.append(f"{name}: right labels gain nothing beyond doubt: no gain to share out.")
+            lines.append(
+                f"{name}: right labels gain nothing beyond doubt: no gain to share out.{far}"
+            )
         else:
             lines.append(
                 f"{name}: up to {share['shots']} shots unpaired labels give {_interval(share)} of "
                 f"the gain with right labels, which add {_interval(rows['learned'])} in "
-                f"probability ({100 * level:g}% intervals)."
+                f"{rows['learned']['unit']} ({100 * level:g}% intervals).{far}"
             )
     return "\n".join(lines)
 

@@ -14,6 +14,15 @@ def part_of(path: Path) -> Path:
     return path.with_name(f".{path.name}.{HERE}.{os.getpid()}.part")
 
 
+def spelled(text: str) -> str:
+    """A text as part of a file's name: what may be odd in one becomes a dash.
+
+    >>> spelled("org/model v1.0")
+    'org-model-v1.0'
+    """
+    return "".join(c if c.isalnum() or c in "-._=" else "-" for c in text)
+
+
 @contextmanager
 def in_one_step(path: Path) -> Iterator[Path]:
     """Give a place to write a file to, which is moved to `path` in the end.

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import simulate
 
-from bayesicl.cli import COMMANDS, common, main, parser
+from bayesicl.cli import COMMANDS, main, parser, progress
 from bayesicl.cli.fit import chosen_laws
 from bayesicl.law import LAWS, PAPER, laws_of
 from bayesicl.scale import MEAN_NLL, PROBABILITY
@@ -697,7 +697,7 @@ def test_bundled_table():
 
 def test_long_work_is_told_of_without_a_terminal(capsys, monkeypatch):
     for quiet, told in ((15.0, ""), (-1.0, "bayesicl: leaving out cell 3\n")):
-        monkeypatch.setattr(common, "QUIET", quiet)
-        with common.status() as show:
+        monkeypatch.setattr(progress, "QUIET", quiet)
+        with progress.status() as show:
             show("leaving out cell 3")
         assert capsys.readouterr().err == told

@@ -45,7 +45,7 @@ def test_measure_then_fit_then_recognition(questions, fake, tmp_path, monkeypatc
     assert run["model_hash"] == "f" * 64
     assert run["self_test"][0]["agreement"] == 1
     assert main(command) == 0
-    assert "8 of 8 orders were measured before and are kept" in capsys.readouterr().err
+    assert "8 of 8 orders were finished before and are kept" in capsys.readouterr().err
     short = ["--warmup", "100", "--draws", "100", "--law", "constant"]
     fitted = ["fit", "measured/curves.csv", "--out", "fits", "--outcome", "nll", *short]
     assert main(fitted) in (0, 3)
@@ -101,6 +101,15 @@ def test_scores_that_are_none(questions, fake, tmp_path, capsys):
         (["--backend", "server"], "--model of server must be URLs"),
         (["--backend", "llama.cpp", "--model", "no.gguf"], "no.gguf|pip install"),
         (["--model", "no.gguf"], "no such file|pip install"),
+        (["--context", "0"], "--context must be at least 1, got 0"),
+        (["--threads", "-5"], "--threads must be at least 1, got -5"),
+        (["--backend", "llama.cpp", "--context", "-5"], "--context must be at least 1, got -5"),
+        (["--model", "http://127.0.0.1:9/v1", "--context", "0"], "--context must be at least 1"),
+        (["--dtype", "float31"], "choose from 'float32', 'bfloat16'|choose from float32"),
+        (["--backend", "llama.cpp", "--device", "cuda"], "--device is not for llama.cpp"),
+        (["--backend", "llama.cpp", "--dtype", "float16"], "--dtype is not for llama.cpp"),
+        (["--served-model", "a"], "--served-model is not for transformers; leave it out"),
+        (["--model", "http://127.0.0.1:9/v1", "--threads", "2"], "--threads is not for server"),
     ],
 )
 def test_bad_options(options, words, questions, tmp_path, capsys):

@@ -14,7 +14,7 @@ from test_collect_transformers import TASK, gemma_file
 
 from bayesicl.collect.backend import self_test
 from bayesicl.collect.hf import located
-from bayesicl.collect.plan import Design, Order
+from bayesicl.collect.plan import Order, Plan
 from bayesicl.collect.prompts import plain
 from bayesicl.errors import InputError
 
@@ -53,7 +53,7 @@ def full(tmp_path_factory):
 
 
 def prompt():
-    [found] = Order(TASK, "", "gold", 0).prompts(Design(), plain())
+    [found] = Order(TASK, "", "gold", 0).prompts(Plan(), plain())
     return found
 
 
@@ -99,9 +99,9 @@ def test_chat_text_is_the_same():
     from bayesicl.collect.hf import Transformers
     from bayesicl.collect.llama import LlamaCpp
 
-    design = Design(chat=True)
+    plan = Plan(chat=True)
     texts = [
-        Order(TASK, "", "gold", 0).prompts(design, design.render(backend))[0].text
+        Order(TASK, "", "gold", 0).prompts(plan, plan.render(backend))[0].text
         for backend in (LlamaCpp(QUANTISED, context=512), Transformers(QUANTISED, threads=1))
     ]
     assert texts[0] == texts[1]

@@ -1,7 +1,7 @@
 import pytest
 from fake_model import Fake
 
-from bayesicl.collect.plan import Design, Order, grid, orders
+from bayesicl.collect.plan import Order, Plan, grid, orders
 from bayesicl.collect.prompts import Example, chat, plain
 from bayesicl.collect.questions import Task
 from bayesicl.errors import CurveWarning, InputError
@@ -34,9 +34,17 @@ def test_chat_templates_that_rewrite_are_refused():
         forgets(SUMS)
 
 
+def test_chat_templates_that_fail_are_told():
+    def fails(messages, ask):
+        raise KeyError("no such\nrole")
+
+    with pytest.raises(InputError, match=r"cannot be applied \(KeyError: .*\); leave out --chat"):
+        chat(fails)(SUMS)
+
+
 def test_one_prompt_has_all_shots():
     order = Order(TASK, "", "gold", 2)
-    [prompt] = order.prompts(Design(max_shots=5), plain())
+    [prompt] = order.prompts(Plan(max_shots=5), plain())
     assert prompt.shots == (0, 1, 2, 3, 4, 5)
     assert prompt.questions == tuple(order.permutation(0)[:6])
     assert [prompt.answer(i) for i in range(6)] == [str(q + 1) for q in prompt.questions]
@@ -47,7 +55,7 @@ def test_one_prompt_has_all_shots():
 
 def test_random_answers_are_shown_and_the_right_one_is_scored():
     order = Order(TASK, "", "random", 2)
-    prompts = order.prompts(Design(), plain())
+    prompts = order.prompts(Plan(), plain())
     assert [prompt.shots for prompt in prompts] == [(n,) for n in grid(8)]
     permutation = order.permutation(0)
     for prompt in prompts:
@@ -68,7 +76,7 @@ def test_orders_are_seeded_and_shared():
 
 def test_hypotheses_are_what_generated_the_demonstrations():
     pair = Task("p", ("a", "b"), {"matching": ("Yes", "No"), "not_matching": ("No", "Yes")})
-    planned = orders([TASK, pair], Design(("gold", "random"), 1))
+    planned = orders([TASK, pair], Plan(("gold", "random"), 1))
     assert [(o.task.name, o.hypothesis) for o in planned] == [
         ("sums", "gold"), ("sums", "random"), ("p", "matching"), ("p", "matching, random"),
         ("p", "not_matching"), ("p", "not_matching, random"),
@@ -78,7 +86,7 @@ def test_hypotheses_are_what_generated_the_demonstrations():
 def test_permuted_labels_that_are_the_other_behaviour_are_left_out():
     pair = Task("p", ("a", "b"), {"matching": ("Yes", "No"), "not_matching": ("No", "Yes")})
     with pytest.warns(CurveWarning, match="p: permuted labels are those of the other behaviour"):
-        planned = list(orders([TASK, pair], Design(("gold", "permuted"), 2)))
+        planned = list(orders([TASK, pair], Plan(("gold", "permuted"), 2)))
     assert [(o.number, o.hypothesis) for o in planned] == [
         (n, name) for n in (0, 1) for name in ("gold", "permuted", "matching", "not_matching")
     ]
@@ -97,4 +105,4 @@ def test_permuted_labels_that_are_the_other_behaviour_are_left_out():
 )
 def test_designs_that_cannot_be(settings, words):
     with pytest.raises(InputError, match=words):
-        Design(**settings)
+        Plan(**settings)

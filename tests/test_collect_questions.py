@@ -138,3 +138,9 @@ def test_the_projects_own_questions():
     [patience] = [task for task in tasks if task.name == "patience"]
     pairs = zip(patience.answers["matching"], patience.answers["not_matching"], strict=True)
     assert sorted(pairs) == [("No", "Yes")] * 34 + [("Yes", "No")] * 34
+
+
+def test_fields_too_long_for_csv_are_told(tmp_path):
+    path = write(tmp_path, "t.csv", f'input,output\na,1\n"{"b" * 140_000}",2\n')
+    with pytest.raises(InputError, match=r"t\.csv, after line 2: cannot be read \(field larger"):
+        read_task(path)

@@ -11,7 +11,7 @@ import pytest
 from fake_model import WORDS, Fake, nll_of
 
 from bayesicl.collect.backend import self_test
-from bayesicl.collect.plan import Design, Order
+from bayesicl.collect.plan import Order, Plan
 from bayesicl.collect.prompts import plain
 from bayesicl.collect.questions import Task
 from bayesicl.collect.server import Server
@@ -102,7 +102,7 @@ def test_scores_are_what_the_server_says(serve, mode):
     backend = Server(serve(mode))
     assert backend.model == "tiny"
     self_test(backend)
-    [prompt] = Order(TASK, "", "gold", 0).prompts(Design(), plain())
+    [prompt] = Order(TASK, "", "gold", 0).prompts(Plan(), plain())
     [scores], [expected] = backend.score([prompt]), Fake().score([prompt])
     assert [s.nll for s in scores] == pytest.approx([e.nll for e in expected])
     assert [(s.tokens, s.correct) for s in scores] == [(e.tokens, e.correct) for e in expected]
@@ -127,11 +127,22 @@ def test_servers_that_cannot_are_refused_with_the_reason(serve, mode, words):
 def test_windows_are_filled_by_what_tokens_take(serve):
     backend = Server(serve(max_model_len=50))
     assert backend.context == 50
-    [prompt] = Order(TASK, "", "gold", 0).prompts(Design(), plain())
+    [prompt] = Order(TASK, "", "gold", 0).prompts(Plan(), plain())
     n = backend.fitting(prompt)
     assert 1 <= n < 9
     assert len(WORDS.findall(prompt.first(n).text)) <= 50
     assert Server(serve(), context=1000).fitting(prompt) == 9
+
+
+def test_windows_are_filled_whatever_was_read_before(serve):
+    """Words take few tokens a character, and the self-test's numbers many."""
+    words = [f"{'long' * 6} {n}" for n in range(200)]
+    task = Task("words", tuple(words), {"": tuple("answer" * 3 for _ in words)})
+    [prompt] = Order(task, "", "gold", 0).prompts(Plan(), plain())
+    backend = Server(serve(max_model_len=1000))
+    self_test(backend)
+    read = len(WORDS.findall(prompt.first(backend.fitting(prompt)).text))
+    assert 700 < read <= 1000
 
 
 def test_addresses_that_are_no_servers(serve):

@@ -11,8 +11,8 @@ transformers = pytest.importorskip("transformers")
 from bayesicl.collect.backend import self_test  # noqa: E402
 from bayesicl.collect.hf import Transformers, digest  # noqa: E402
 from bayesicl.collect.measure import Collection, measure  # noqa: E402
-from bayesicl.collect.plan import Design, Order, orders  # noqa: E402
-from bayesicl.collect.prompts import Prompt, plain  # noqa: E402
+from bayesicl.collect.plan import Order, Plan, orders  # noqa: E402
+from bayesicl.collect.prompts import Passage, plain  # noqa: E402
 from bayesicl.collect.questions import Task  # noqa: E402
 from bayesicl.errors import InputError  # noqa: E402
 
@@ -100,8 +100,8 @@ def agree(scores, expected, abs=1e-3):
 @pytest.mark.parametrize("as_chat", [False, True])
 def test_scores_are_those_of_a_direct_computation(tiny, as_chat):
     backend = Transformers(str(tiny))
-    design = Design(chat=as_chat)
-    [prompt] = Order(TASK, "", "gold", 0).prompts(design, design.render(backend))
+    plan = Plan(chat=as_chat)
+    [prompt] = Order(TASK, "", "gold", 0).prompts(plan, plan.render(backend))
     n = backend.fitting(prompt)
     assert 1 < n < len(prompt.spans)  # cut by the window
     prompt = prompt.first(n)
@@ -122,7 +122,7 @@ def test_batches_and_memory(tiny, monkeypatch):
     prompts = [
         prompt.first(max(backend.fitting(prompt) - k, 1))
         for k in range(5)
-        for prompt in Order(TASK, "", "gold", k).prompts(Design(), plain())
+        for prompt in Order(TASK, "", "gold", k).prompts(Plan(), plain())
     ]
     alone = backend.score(prompts)
     sizes, plainly = [], backend._batch
@@ -145,26 +145,26 @@ def test_greedy_answers_are_correct(tiny):
     backend = Transformers(str(tiny))
     text = "Q: one\nA:"
     token = backend.goes_on(text)
-    [[score]] = backend.score([Prompt(text + token, ((len(text), len(text + token)),), (0,))])
+    [[score]] = backend.score([Passage(text + token, ((len(text), len(text + token)),), (0,))])
     assert score.correct
 
 
 def test_no_second_beginning(tmp_path):
     backend = Transformers(str(make("gemma", tmp_path)))
-    ids, _ = backend._encode(Prompt("one", ((0, 3),), (0,)))
+    ids, _ = backend._encode(Passage("one", ((0, 3),), (0,)))
     assert ids.count(0) == 1
-    ids, _ = backend._encode(Prompt("one", ((0, 3),), (0,), whole=True))
+    ids, _ = backend._encode(Passage("one", ((0, 3),), (0,), whole=True))
     assert ids.count(0) == 0
     with pytest.raises(InputError, match="begins with '<s>' twice"):
-        backend._encode(Prompt("<s>one", ((3, 6),), (0,)))
+        backend._encode(Passage("<s>one", ((3, 6),), (0,)))
 
 
 def test_a_long_first_question_is_told(tiny, tmp_path):
     task = Task("long", (" ".join(WORDS * 20), " ".join(WORDS * 21)), {"": ("1", "2")})
-    design = Design()
-    todo = list(orders([task], design))
+    plan = Plan()
+    todo = list(orders([task], plan))
     with pytest.raises(InputError, match=r"long: the first question .* window of 128 tokens"):
-        list(measure(todo, design, [Transformers(str(tiny))], Collection(tmp_path, "tiny")))
+        list(measure(todo, plan, [Transformers(str(tiny))], Collection(tmp_path, "tiny")))
 
 
 @pytest.mark.parametrize(
@@ -180,6 +180,15 @@ def test_models_that_are_not_there(model, words, monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     with pytest.raises(InputError, match=words):
         Transformers(model)
+
+
+def test_devices_that_are_not_there(tiny):
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(InputError, match=r"transformers cannot load it .*(CUDA|NVIDIA)"):
+        Transformers(str(tiny), device="cuda")
+    with pytest.raises(InputError, match="cannot load it"):
+        Transformers(str(tiny), device="nowhere")
 
 
 def test_hashes_follow_the_files(tmp_path):
@@ -207,8 +216,8 @@ def test_scores_on_real_models(name, tmp_path):
     backend = Transformers(path, threads=1)
     assert self_test(backend)["agreement"] == 1
     for as_chat in (False, True) if name == "smollm2" else (False,):
-        design = Design(chat=as_chat)
-        [prompt] = Order(TASK, "", "gold", 0).prompts(design, design.render(backend))
+        plan = Plan(chat=as_chat)
+        [prompt] = Order(TASK, "", "gold", 0).prompts(plan, plan.render(backend))
         [scores] = backend.score([prompt])
         from bayesicl.collect.hf import _arguments, located
 

@@ -110,6 +110,51 @@ def test_nll_is_that_of_the_right_answer(logs, imported):
             assert sample["acc"] == (right == max(scored))
 
 
+def relabel(folder: Path, change) -> None:
+    """Change every sample of kinds in place."""
+    for file in folder.rglob("samples_kinds_*"):
+        lines = [json.loads(line) for line in file.read_text().splitlines()]
+        for sample in lines:
+            change(sample)
+        file.write_text("".join(json.dumps(sample) + "\n" for sample in lines))
+
+
+def answers_are(*texts: str, target):
+    def change(sample):
+        for request, text in zip(sample["arguments"].values(), texts, strict=True):
+            request["arg_1"] = f" {text}"
+        sample["target"] = target[int(sample["target"])]
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("texts", "target"),
+    [
+        (("zig", "zaggy"), ("zig", "zaggy")),  # texts
+        (("1", "2"), ("1", "2")),  # texts, which are also numbers
+        (("1", "0"), ("0", "1")),  # numbers, which are also other choices' texts
+    ],
+)
+def test_targets_are_texts_or_numbers(texts, target, logs, imported, tmp_path):
+    kinds = ["--task", "kinds", "--metric", "acc"]
+    folder = copy(logs / "lm_eval/words", tmp_path)
+    relabel(folder, answers_are(*texts, target=target))
+    table, said = imported("lm-eval", folder, *kinds)
+    assert said == ""
+    before, _ = imported("lm-eval", logs / "lm_eval/words", *kinds)
+    assert table["nll"].tolist() == before["nll"].tolist()
+
+
+def test_nll_of_what_the_harness_did_not_call_right_is_left_out(logs, imported, tmp_path):
+    folder = copy(logs / "lm_eval/words", tmp_path)
+    relabel(folder, answers_are("a", "b", target=("b", "a")))
+    table, said = imported("lm-eval", folder, "--task", "kinds", "--metric", "acc")
+    assert "which choice is the right one is not clear" in said
+    assert "nll" not in table
+    assert len(table) == 5 * 12
+
+
 def test_the_table_can_be_fitted_on_either_outcome(logs, imported):
     table, _ = imported("lm-eval", logs / "lm_eval/words", *CLEAR)
     curves = read_curves(table, outcome="counts")
@@ -227,6 +272,12 @@ def broken(folder: Path, how: str) -> None:
         documents.write_text("\n".join(lines[:5]))
     elif how == "not a sample":
         documents.write_text('{"filter": "none"}\n')
+    elif how == "samples in Latin-1":
+        documents.write_bytes(lines[0].encode() + b"\n" + lines[1].encode()[:-1] + b"\xe9\n")
+    elif how in ("n-shot", "config", "results"):
+        edit(result, lambda run: run.update({how: None}))
+    elif how == "shots":
+        edit(result, lambda run: run["n-shot"].update(kinds=None))
     elif how == "one run":
         shutil.move(result, folder.parent)
         for file in folder.rglob("results_*"):
@@ -244,6 +295,11 @@ def broken(folder: Path, how: str) -> None:
         ("sample cut off", "line 12: is no JSON"),
         ("samples missing", "has 5 of 12 documents"),
         ("not a sample", "line 1: is no sample of acc,none"),
+        ("samples in Latin-1", "line 2: is no JSON ('utf-8' codec can't decode"),
+        ("n-shot", "n-shot must be objects"),
+        ("config", "config must be objects"),
+        ("results", "results must be objects"),
+        ("shots", "lacks a part about kinds"),
         ("one run", "at two numbers of shots or more"),
         ("no folder", "no such file or folder"),
     ],
@@ -349,6 +405,23 @@ def test_logs_that_ended_early(logs, imported, refused, tmp_path):
     assert "was cut off" in refused("inspect", folder, "--metric", "match")
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda log: log["samples"][1].pop("id"), "sample 2 is no object with id and epoch"),
+        (lambda log: log["samples"].append(7), "sample 9 is no object with id and epoch"),
+        (lambda log: log["samples"][0]["scores"].update(match=1), "sample 1: a score is no object"),
+        (lambda log: log["eval"].update(dataset=None), "nothing is told of the dataset"),
+    ],
+)
+def test_logs_that_are_not_inspects(change, words, logs, refused, tmp_path):
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    edit(sorted(folder.iterdir())[0], change)
+    line = refused("inspect", folder, "--metric", "match")
+    assert words in line
+    assert "leave it out" in line
+
+
 def test_archives_that_are_not_whole(logs, refused, tmp_path, monkeypatch):
     folder = copy(logs / "inspect/task-args", tmp_path)
     first = sorted(folder.iterdir())[0]
@@ -420,6 +493,10 @@ def test_authors_files_that_cannot_be_read(refused, tmp_path):
     ]:
         pd.read_csv(MEANS).assign(**change).to_csv(tmp_path / name)
         assert words in refused("authors", tmp_path / name, "--prompts", 3)
+    pd.read_csv(GINC).assign(sft="some").to_csv(tmp_path / "ginc.csv")
+    assert "`sft` must be True, False or a step, got 'some'" in refused(
+        "authors", tmp_path / "ginc.csv", "--prompts", 3
+    )
     (tmp_path / "other.csv").write_text("shots,acc\n0,1\n")
     assert "is no file of the authors' code" in refused(
         "authors", tmp_path / "other.csv", "--prompts", 3

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from simulate import STRAIGHT, reuse_engines  # noqa: F401
 
-from bayesicl import InputError, Settings, fit, read_curves
+from bayesicl import InputError, Settings, fit, predict, read_curves
 from bayesicl.recognition import recognition, verdict
 
 SHOTS = np.array([0, 1, 2, 4, 8, 16, 32])
@@ -64,6 +64,48 @@ def test_no_gain_is_not_shared_out(law):
     assert np.isnan(share["median"])
     assert share["note"] == "no gain to share out"
     assert "no gain to share out" in verdict(table)
+
+
+def test_a_mean_nll_gains_by_falling():
+    start = 3 / np.sqrt(SHOTS + 1)
+    nll = {"gold": 0.4 + start, "random": 1.9 + start / 2}
+    tables = [
+        pd.DataFrame({"hypothesis": name, "shots": SHOTS, "mean_nll": y, "se": 0.03})
+        for name, y in nll.items()
+    ]
+    fits = fit(read_curves(pd.concat(tables).assign(task="t")), "manyshot", settings=SETTINGS)
+    table = recognition(fits)
+    rows = table.set_index("quantity")
+    drop = 3 * (1 - 1 / np.sqrt(33))
+    assert rows.loc["gain, gold", "median"] == pytest.approx(drop, abs=0.15)
+    assert rows.loc["share recognised", "median"] == pytest.approx(0.5, abs=0.05)
+    assert set(rows["unit"]) == {"nats", ""}
+    if "not converged" not in set(rows["note"]):
+        assert re.search(r"which add 1\.[12]\d \(.*\) in nats", verdict(table))
+
+
+def test_gains_count_from_one_start(law):
+    table, fits = of(counts({"gold": (0.2, 0.8), "random": (0.2, 0.5)}), law)
+    rows = table.set_index("quantity")["median"]
+    means = predict(fits[0], [0, 32], law=law)["mean"].mean(("chain", "draw"))
+    start = float(means.sel(shots=0).mean())
+    gold, random = (float(means.sel(shots=32, hypothesis=h)) for h in ("gold", "random"))
+    assert rows["start"] == pytest.approx(start, abs=0.005)
+    assert rows["gain, random"] == pytest.approx(random - start, abs=0.005)
+    assert rows["learned"] == pytest.approx(gold - random, abs=0.005)
+
+
+def test_what_is_extrapolated_is_told(law):
+    measured = counts({"gold": (0.2, 0.8), "random": (0.2, 0.5)})
+    table, fits = of(measured, law)
+    assert set(table["note"]) == {""}
+    assert "extrapolated" not in verdict(table)
+    far = recognition(fits, at=100, law=law)
+    assert far["note"].tolist() == ["", *["extrapolated"] * 4]
+    assert "extrapolated beyond the measured shots" in verdict(far)
+    table, _ = of(measured[measured["shots"] > 0], law)
+    assert set(table["note"]) == {"extrapolated"}
+    assert "extrapolated beyond the measured shots" in verdict(table)
 
 
 def test_behaviours_are_told_apart(law):

@@ -18,13 +18,10 @@ Example:
 """
 
 import argparse
-import sys
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 from bayesicl.cli import common
+from bayesicl.cli.progress import counted
 from bayesicl.cli.tables import write_table
 
 
@@ -73,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
     kind = args.kind or suited[0]
     layout = Layout(kind, args.hypotheses, tuple(args.shots or SHOTS), args.total, args.replicates)
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
-    with shown(args.simulations) as progress:
+    with counted(args.simulations, "simulations") as progress:
         found = calibrate(
             args.law, layout, simulations=args.simulations, noise=args.noise,
             backgrounds=args.backgrounds, rows=args.rows, settings=settings, seed=args.seed,
@@ -90,31 +87,3 @@ def run(args: argparse.Namespace) -> int:
     elif not found.calibrated:
         common.say(found.verdict.partition("\n")[0])
     return 0 if found.calibrated else 3
-
-
-@contextmanager
-def shown(total: int) -> "Iterator[Callable[[int, str], None]]":
-    """Show how many simulations are done and how long the rest will take."""
-    from tqdm import tqdm
-
-    with tqdm(
-        total=total, file=sys.stderr, disable=None, dynamic_ncols=True, leave=False,
-        bar_format="{bar:20} {n}/{total} {elapsed}<{remaining} {desc}",
-    ) as bar:  # fmt: skip
-        start, kept, said = time.monotonic(), None, 0
-
-        def progress(done: int, what: str) -> None:
-            nonlocal kept, said
-            if kept is None:  # the first that is made anew: the pace is that of these
-                kept = bar.initial = said = done
-            bar.set_description_str(what, refresh=False)
-            bar.update(done - bar.n)
-            bar.refresh()
-            if bar.disable and done >= said + max(1, total // 10):  # no terminal
-                said, took = done, time.monotonic() - start
-                left = took / (done - kept) * (total - done)
-                common.say(f"{done} of {total} simulations, about {left / 60:.0f} min left")
-
-        yield progress
-        if kept:
-            common.say(f"{kept} of {total} simulations were finished before and are kept")

@@ -28,7 +28,15 @@ import time
 
 from bayesicl.cli import common
 from bayesicl.cli.common import say
+from bayesicl.cli.progress import counted
 from bayesicl.errors import InputError
+
+DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
+TAKES = {  # of the options that not every back end has
+    "transformers": ("device", "dtype", "threads"),
+    "llama.cpp": ("threads",),
+    "server": ("served_model",),
+}
 
 
 def add_options(parser: common.Parser) -> None:
@@ -55,11 +63,9 @@ def add_options(parser: common.Parser) -> None:
     add("--name", metavar="NAME", help="of the model in the table (default: the file's)")
     add("--variant", metavar="NAME", help="of the model in the table, such as base or instruct")
     add("--context", type=int, metavar="N", help="tokens to use at most (default: the model's)")
-    add(
-        "--device", nargs="+", default=["cpu"], metavar="D", help="cpu (default), cuda:0 cuda:1 ..."
-    )
-    add("--dtype", metavar="T", help="(default: float32 on CPU, the file's on GPUs)")
-    add("--threads", type=int, metavar="N", help="of the CPU (default: all)")
+    add("--device", nargs="+", metavar="D", help="cpu (default), cuda:0 cuda:1 ... (transformers)")
+    add("--dtype", choices=DTYPES, help="(transformers; default: float32 on CPU, else the file's)")
+    add("--threads", type=int, metavar="N", help="of the CPU (default: all; not of a server)")
     add("--served-model", metavar="NAME", help="which model of a server (default: its first)")
 
 
@@ -67,12 +73,12 @@ def run(args: argparse.Namespace) -> int:
     """Measure and write the table."""
     from bayesicl.collect.backend import self_test
     from bayesicl.collect.measure import Collection, measure
-    from bayesicl.collect.plan import Design, orders
+    from bayesicl.collect.plan import Plan, orders
     from bayesicl.collect.questions import read_tasks
 
     template = None if args.template is None else args.template.replace("\\n", "\n")
-    design = Design(args.labels, args.orders, args.seed, args.max_shots, template, args.chat)
-    planned = list(orders(read_tasks(args.questions, columns=dict(args.column)), design))
+    plan = Plan(args.labels, args.orders, args.seed, args.max_shots, template, args.chat)
+    planned = list(orders(read_tasks(args.questions, columns=dict(args.column)), plan))
     folder = common.writable_folder(args.out)
     backends = open_backends(args)
     one = backends[0]
@@ -90,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
             "self_test": tested,
         }
     )
-    _progress(measure(planned, design, backends, collection), len(planned))
+    _progress(measure(planned, plan, backends, collection), len(planned))
     path = collection.join()
     print(f"{len(planned)} orders of {args.name or one.model} are in {path}")
     return 0
@@ -98,28 +104,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _progress(measured, total: int) -> None:
     """Show how far it is and how long it will take."""
-    from tqdm import tqdm
-
-    begin = last = time.monotonic()
-    kept = new = 0
-    bar = tqdm(total=total, unit="order", file=sys.stderr, disable=None, dynamic_ncols=True)
-    with bar:
-        for order, was_there in measured:
-            if was_there:
-                kept += 1
-                bar.initial = kept
-                bar.update()
+    with counted(total, "orders") as show:
+        begun = False
+        for done, (order, was_there) in enumerate(measured, 1):
+            if was_there and done < total:
                 continue
-            new += 1
-            bar.set_description(f"{order.task.name} {order.hypothesis}", refresh=False)
-            bar.update()
-            now = time.monotonic()
-            if bar.disable and now - last > common.QUIET:
-                left = (now - begin) / new * (total - kept - new)
-                say(f"{kept + new} of {total} orders, about {left / 60:.0f} min left")
-                last = now
-    if kept:
-        say(f"{kept} of {total} orders were measured before and are kept")
+            if not begun:
+                show(done if was_there else done - 1, "")
+                begun = True
+            show(done, f"{order.task.name} {order.hypothesis}")
 
 
 def open_backends(args: argparse.Namespace) -> list:
@@ -128,6 +121,9 @@ def open_backends(args: argparse.Namespace) -> list:
     kind = args.backend or ("server" if all(urls) else "transformers")
     if (kind == "server") != all(urls) or any(urls) != all(urls):
         raise InputError(f"--model of {kind} must be {'URLs' if kind == 'server' else 'no URLs'}")
+    for option in ("device", "dtype", "threads", "served_model"):
+        if getattr(args, option) is not None and option not in TAKES[kind]:
+            raise InputError(f"--{option.replace('_', '-')} is not for {kind}; leave it out")
     if kind == "server":
         from bayesicl.collect.server import Server
 
@@ -145,5 +141,5 @@ def open_backends(args: argparse.Namespace) -> list:
         Transformers(
             model, device=device, dtype=args.dtype, context=args.context, threads=args.threads
         )
-        for device in args.device
+        for device in args.device or ["cpu"]
     ]

@@ -5,9 +5,7 @@ import json
 import math
 import re
 import sys
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
     from bayesicl.curves import Curves
 
 Parser = argparse.ArgumentParser
-QUIET = 15.0  # seconds between lines about long work, where there is no terminal
 
 
 def say(text: str) -> None:
@@ -233,25 +230,6 @@ def named(tree: "xr.DataTree", frame: "pd.DataFrame") -> "pd.DataFrame":
 
     head = {"study": label(tree), "law": law_label(tree)}
     return frame.assign(**head).loc[:, [*head, *(name for name in frame if name not in head)]]
-
-
-@contextmanager
-def status() -> Iterator[Callable[[str], None]]:
-    """Give a function that shows what is done: on one line, or in lines QUIET seconds apart."""
-    from tqdm import tqdm
-
-    with tqdm(bar_format="{desc}", leave=False, file=sys.stderr, disable=None) as bar:
-        last = time.monotonic()
-
-        def show(what: str) -> None:
-            nonlocal last
-            if not bar.disable:
-                bar.set_description_str(what)
-            elif time.monotonic() - last > QUIET:
-                say(what)
-                last = time.monotonic()
-
-        yield show
 
 
 # -- failures -------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ Example:
 import argparse
 
 from bayesicl.cli import common
+from bayesicl.cli.progress import status
 
 
 def add_options(parser: common.Parser) -> None:
@@ -27,7 +28,7 @@ def run(args: argparse.Namespace) -> int:
     from bayesicl.compare import compare
 
     trees = common.load_fits(args.fits)
-    with common.status() as progress:
+    with status() as progress:
         comparison = compare(trees, law=args.law, progress=progress)
     common.show(comparison.table, as_json=args.json)
     if not args.json:

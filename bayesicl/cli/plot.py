@@ -14,6 +14,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
+from bayesicl.cli.progress import status
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ def run(args: argparse.Namespace) -> int:
         raise InputError(f"--shots must lie between 1 and {MAX_SHOTS}, got {args.shots}")
     trees = common.load_fits(args.fits)
     kinds = KINDS if args.kind == "all" else (args.kind,)
-    with common.status() as progress:
+    with status() as progress:
         drawn = [
             figures_of_fits(
                 trees, kinds, longest=args.shots, log_shots=args.log_shots, law=args.law

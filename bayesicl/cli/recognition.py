@@ -1,9 +1,9 @@
 """Tell task recognition from task learning: what do unpaired labels already give?
 
 Works on fits of curves measured with gold and random labels (bayesicl collect --labels gold
-random), which fit puts into one study: the gain in probability with each, what right labels add,
-and the share of the gain that recognition alone gives. Permuted and symbol labels show their own
-gain: how well a new mapping is learned.
+random), which fit puts into one study: the gain with each, in probability or, of a mean nll, in
+nats, what right labels add, and the share of the gain that recognition alone gives. Permuted and
+symbol labels show their own gain: how well a new mapping is learned.
 
 Example:
   bayesicl fit measured/curves.csv --out fits --outcome nll --law hill

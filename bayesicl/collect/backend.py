@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from bayesicl.collect.prompts import Prompt, Render
+from bayesicl.collect.prompts import Passage, Render
 from bayesicl.errors import InputError
 
 # Texts that every language model goes on with in one obvious way or another.
@@ -50,11 +50,11 @@ class Backend(Protocol):
         """The model's own chat template; InputError where it has none."""
         ...
 
-    def fitting(self, prompt: Prompt) -> int:
+    def fitting(self, prompt: Passage) -> int:
         """How many of the prompt's answers lie within the context window."""
         ...
 
-    def score(self, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+    def score(self, prompts: Sequence[Passage]) -> list[list[Answer]]:
         """Each answer of each prompt; InputError where the back end cannot."""
         ...
 
@@ -73,7 +73,7 @@ class Tokens:
         """Positions of special tokens may be (0, 0)."""
         self.starts, self.stops = np.asarray(starts), np.asarray(stops)
 
-    def of(self, span: tuple[int, int], prompt: Prompt, i: int) -> tuple[int, int]:
+    def of(self, span: tuple[int, int], prompt: Passage, i: int) -> tuple[int, int]:
         """First and one past the last token of the i-th answer, which is at `span`.
 
         Raises InputError where a token is partly the answer's and partly of what stands around it:
@@ -92,12 +92,12 @@ class Tokens:
         return int(own[0]), int(own[-1]) + 1
 
 
-def _around(prompt: Prompt, i: int) -> str:
+def _around(prompt: Passage, i: int) -> str:
     start, stop = prompt.spans[i]
     return prompt.text[max(start - 12, 0) : stop + 4]
 
 
-def answer(nll: float, tokens: int, correct: bool, prompt: Prompt, i: int) -> Answer:
+def answer(nll: float, tokens: int, correct: bool, prompt: Passage, i: int) -> Answer:
     """An answer's score; InputError where it is no number."""
     if not math.isfinite(nll) or nll < -1e-3:
         raise InputError(
@@ -105,6 +105,13 @@ def answer(nll: float, tokens: int, correct: bool, prompt: Prompt, i: int) -> An
             "shots, which is no score; try another precision (--dtype float32) or back end"
         )
     return Answer(max(nll, 0.0), tokens, correct)
+
+
+def positive(**options: int | None) -> None:
+    """InputError where an option is given and below 1."""
+    for name, value in options.items():
+        if value is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
 
 
 def need(module: str, extra: str) -> Any:
@@ -125,8 +132,8 @@ def self_test(backend: Backend) -> dict[str, float]:
     """
     reason = f"{backend.name} cannot be used to measure {backend.model}: "
     text, spans = SUMS, [(i, i + 2) for i in range(len(SUMS)) if SUMS.startswith("A: ", i - 2)]
-    parts = Prompt(text, tuple(spans), tuple(range(len(spans))))
-    alone = [Prompt(text[:stop], ((start, stop),), (n,)) for n, (start, stop) in enumerate(spans)]
+    parts = Passage(text, tuple(spans), tuple(range(len(spans))))
+    alone = [Passage(text[:stop], ((start, stop),), (n,)) for n, (start, stop) in enumerate(spans)]
     [together], *single = backend.score([parts]), *map(backend.score, [[p] for p in alone])
     for n, (one, [[other]]) in enumerate(zip(together, single, strict=True)):
         if one.tokens != other.tokens or not math.isclose(one.nll, other.nll, abs_tol=0.05):
@@ -139,7 +146,7 @@ def self_test(backend: Backend) -> dict[str, float]:
         token = backend.goes_on(known)
         if token.strip() and "\ufffd" not in token:
             span = (len(known), len(known) + len(token))
-            [[scored]] = backend.score([Prompt(known + token, (span,), (0,))])
+            [[scored]] = backend.score([Passage(known + token, (span,), (0,))])
             agree.append(scored.correct)
     if not agree or sum(agree) < (len(agree) + 1) // 2:
         raise InputError(

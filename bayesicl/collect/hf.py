@@ -7,8 +7,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from bayesicl.collect.backend import Answer, Tokens, answer, need
-from bayesicl.collect.prompts import Prompt, Render, chat
+from bayesicl.collect.backend import Answer, Tokens, answer, need, positive
+from bayesicl.collect.prompts import Passage, Render, chat
 from bayesicl.errors import InputError
 
 PACKAGE = "package:"
@@ -41,8 +41,10 @@ class Transformers:
             threads: of the CPU; None for all.
 
         Raises:
-            InputError: a library, the file or the device is missing, or the model cannot be loaded.
+            InputError: a library, the file or the device is missing, an option is below 1, or the
+                model cannot be loaded.
         """
+        positive(context=context, threads=threads)
         self._torch = torch = need("torch", "collect")
         library = need("transformers", "collect")
         if threads:
@@ -54,7 +56,10 @@ class Transformers:
             self._tokenizer = library.AutoTokenizer.from_pretrained(where, **more)
             self._model = library.AutoModelForCausalLM.from_pretrained(where, dtype=kind, **more)
             self._model.to(device).eval()
-        except (OSError, ValueError, ImportError, RuntimeError, KeyError) as error:
+        except (
+            OSError, ValueError, ImportError, RuntimeError, KeyError,
+            AssertionError,  # what a torch without CUDA says of it
+        ) as error:  # fmt: skip
             words = " ".join(str(error).split())
             raise InputError(
                 f"--model {model}: transformers cannot load it ({words[:300]})"
@@ -96,7 +101,7 @@ class Transformers:
             )
         )
 
-    def _encode(self, prompt: Prompt) -> tuple[list[int], Tokens]:
+    def _encode(self, prompt: Passage) -> tuple[list[int], Tokens]:
         found = self._tokenizer(
             prompt.text, add_special_tokens=not prompt.whole, return_offsets_mapping=True,
             verbose=False,
@@ -110,7 +115,7 @@ class Transformers:
         starts, stops = zip(*found["offset_mapping"], strict=True)
         return ids, Tokens(starts, stops)
 
-    def fitting(self, prompt: Prompt) -> int:
+    def fitting(self, prompt: Passage) -> int:
         """How many of the prompt's answers lie within the context window."""
         ids, tokens = self._encode(prompt)
         if self.context is None or len(ids) <= self.context:
@@ -118,7 +123,7 @@ class Transformers:
         end = tokens.stops[self.context - 1]
         return sum(int(stop <= end) for _, stop in prompt.spans)
 
-    def score(self, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+    def score(self, prompts: Sequence[Passage]) -> list[list[Answer]]:
         """Each answer of each prompt, by one forward pass over it."""
         encoded = [self._encode(prompt) for prompt in prompts]
         by_length = sorted(range(len(prompts)), key=lambda k: -len(encoded[k][0]))
@@ -149,7 +154,7 @@ class Transformers:
         free, _ = self._torch.cuda.mem_get_info(self._device)
         return int(SHARE * free / self._bytes_per_token)
 
-    def _batch(self, encoded, prompts: list[Prompt]) -> list[list[Answer]]:
+    def _batch(self, encoded, prompts: list[Passage]) -> list[list[Answer]]:
         torch = self._torch
         own = [
             [tokens.of(span, prompt, i) for i, span in enumerate(prompt.spans)]

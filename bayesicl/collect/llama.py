@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from bayesicl.collect.backend import Answer, Tokens, answer, need
+from bayesicl.collect.backend import Answer, Tokens, answer, need, positive
 from bayesicl.collect.hf import digest, located
-from bayesicl.collect.prompts import Prompt, Render, chat
+from bayesicl.collect.prompts import Passage, Render, chat
 from bayesicl.errors import InputError
 
 AT_A_TIME = 512  # tokens that llama.cpp is given together
@@ -33,8 +33,10 @@ class LlamaCpp:
             threads: of the CPU; None for all.
 
         Raises:
-            InputError: llama-cpp-python is missing, or the file cannot be loaded.
+            InputError: llama-cpp-python is missing, an option is below 1, or the file cannot be
+                loaded.
         """
+        positive(context=context, threads=threads)
         self._library = library = need("llama_cpp", "llama")
         path = located(model)
         if not Path(path).is_file():
@@ -64,11 +66,13 @@ class LlamaCpp:
             for name, token in (("bos", self._llama.token_bos()), ("eos", self._llama.token_eos()))
             if token >= 0
         }
-        compiled = (
-            need("jinja2.sandbox", "llama")
-            .ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-            .from_string(template)
-        )
+        environment = need("jinja2.sandbox", "llama").ImmutableSandboxedEnvironment
+        try:
+            compiled = environment(trim_blocks=True, lstrip_blocks=True).from_string(template)
+        except need("jinja2", "llama").TemplateError as error:
+            raise InputError(
+                f"the chat template of {self.model} cannot be read ({error}); leave out --chat"
+            ) from error
         return chat(
             lambda messages, ask: compiled.render(
                 messages=messages, add_generation_prompt=ask, **words
@@ -82,7 +86,7 @@ class LlamaCpp:
         n = self._library.llama_token_to_piece(vocabulary, token, room, 1024, 0, special)
         return room.raw[: max(n, 0)]
 
-    def _encode(self, prompt: Prompt) -> tuple[list[int], Tokens, list[tuple[int, int]]]:
+    def _encode(self, prompt: Passage) -> tuple[list[int], Tokens, list[tuple[int, int]]]:
         """Token numbers, where they are in bytes, and where the answers are in bytes."""
         text = prompt.text.encode()
         ids = self._llama.tokenize(text, add_bos=not prompt.whole, special=prompt.whole)
@@ -105,18 +109,18 @@ class LlamaCpp:
         spans = [(int(at[start]), int(at[stop])) for start, stop in prompt.spans]
         return ids, Tokens(starts.tolist(), stops.tolist()), spans
 
-    def fitting(self, prompt: Prompt) -> int:
+    def fitting(self, prompt: Passage) -> int:
         """How many of the prompt's answers lie within the context window."""
         ids, tokens, spans = self._encode(prompt)
         if len(ids) <= self.context:
             return len(spans)
         return sum(int(stop <= tokens.stops[self.context - 1]) for _, stop in spans)
 
-    def score(self, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+    def score(self, prompts: Sequence[Passage]) -> list[list[Answer]]:
         """Each answer of each prompt, by one pass over it."""
         return [self._score(prompt) for prompt in prompts]
 
-    def _score(self, prompt: Prompt) -> list[Answer]:
+    def _score(self, prompt: Passage) -> list[Answer]:
         ids, tokens, spans = self._encode(prompt)
         own = [range(*tokens.of(span, prompt, i)) for i, span in enumerate(spans)]
         logits = self._logits(ids, {t - 1 for here in own for t in here})

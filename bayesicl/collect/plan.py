@@ -12,15 +12,16 @@ import numpy as np
 
 from bayesicl.collect.backend import Backend
 from bayesicl.collect.labels import POLICIES, demonstrated, named
-from bayesicl.collect.prompts import PLAIN, Example, Prompt, Render, plain
+from bayesicl.collect.prompts import PLAIN, Example, Passage, Render, plain
 from bayesicl.collect.questions import Task
 from bayesicl.errors import CurveWarning, InputError
+from bayesicl.writing import spelled
 
 FORMAT = 1  # of the rows that are written
 
 
 @dataclass(frozen=True)
-class Design:
+class Plan:
     """How questions are put to a language model, whichever it is.
 
     labels: policies. orders: of the questions, >= 1 for each task, behaviour and policy. seed: of
@@ -92,16 +93,16 @@ class Order:
         right = self.task.answers[self.behaviour]
         return demonstrated(self.labels, right, seed=seed, order=self.number, name=self.task.name)
 
-    def prompts(self, design: Design, render: Render) -> list[Prompt]:
+    def prompts(self, plan: Plan, render: Render) -> list[Passage]:
         """The prompts that measure this order, before the window cuts them.
 
         One, where the answer that is scored is the next prompt's demonstration; else one for each
         number of shots of `grid`.
         """
-        right, shown = self.task.answers[self.behaviour], self.shown(design.seed)
-        order = self.permutation(design.seed)
-        if design.max_shots is not None:
-            order = order[: design.max_shots + 1]
+        right, shown = self.task.answers[self.behaviour], self.shown(plan.seed)
+        order = self.permutation(plan.seed)
+        if plan.max_shots is not None:
+            order = order[: plan.max_shots + 1]
         apart = self.labels == "random"
         examples = [
             Example(self.task.inputs[i], shown[i], right[i] if apart else shown[i]) for i in order
@@ -109,20 +110,19 @@ class Order:
         if not apart:
             text, spans = render(examples)
             whole = tuple(range(len(spans))), tuple(map(int, order))
-            return [Prompt(text, tuple(spans), *whole, whole=design.chat)]
+            return [Passage(text, tuple(spans), *whole, whole=plan.chat)]
         found = []
         for n in grid(len(order) - 1):
             text, spans = render(examples[: n + 1])
             one = (n,), (int(order[n]),)
-            found.append(Prompt(text, (spans[n],), *one, whole=design.chat))
+            found.append(Passage(text, (spans[n],), *one, whole=plan.chat))
         return found
 
     @property
     def slug(self) -> str:
         """A readable name of the file of this order, without model and ending."""
         parts = (self.task.name, self.behaviour, self.labels, f"{self.number:03}")
-        text = "_".join(part for part in parts if part)
-        return "".join(c if c.isalnum() or c in "-._=" else "-" for c in text)
+        return spelled("_".join(part for part in parts if part))
 
 
 def grid(longest: int) -> list[int]:
@@ -136,7 +136,7 @@ def grid(longest: int) -> list[int]:
     return sorted({0, longest, *(n for n in [*powers, *halfway] if n <= longest)})
 
 
-def orders(tasks: Sequence[Task], design: Design) -> Iterator[Order]:
+def orders(tasks: Sequence[Task], plan: Plan) -> Iterator[Order]:
     """Every order, the first of all tasks first, so that a run that is stopped has some of each.
 
     Permuted labels that are another behaviour's right ones, as in persona sets of two answers, are
@@ -145,9 +145,9 @@ def orders(tasks: Sequence[Task], design: Design) -> Iterator[Order]:
     curves = []
     for task in tasks:
         doubled = False
-        for behaviour, labels in product(task.answers, design.labels):
+        for behaviour, labels in product(task.answers, plan.labels):
             curve = Order(task, behaviour, labels, 0)
-            shown = curve.shown(design.seed)  # or InputError before anything is measured
+            shown = curve.shown(plan.seed)  # or InputError before anything is measured
             other = labels == "permuted" and tuple(shown) in task.answers.values()
             doubled |= other
             curves += [] if other else [curve]
@@ -157,7 +157,7 @@ def orders(tasks: Sequence[Task], design: Design) -> Iterator[Order]:
                 CurveWarning,
                 stacklevel=2,
             )
-    for number in range(design.orders):
+    for number in range(plan.orders):
         yield from (replace(curve, number=number) for curve in curves)
 
 

@@ -10,7 +10,7 @@ BETWEEN = "\n\n"
 
 
 @dataclass(frozen=True)
-class Prompt:
+class Passage:
     """One text to be scored.
 
     text: what the model reads. It ends with the last answer. spans: (k, 2) first and one past the
@@ -25,7 +25,7 @@ class Prompt:
     questions: tuple[int, ...] = ()
     whole: bool = False
 
-    def first(self, n: int) -> "Prompt":
+    def first(self, n: int) -> "Passage":
         """The prompt up to its n-th scored answer, n >= 1."""
         cut = self.text[: self.spans[n - 1][1]]
         kept = {"spans": self.spans[:n], "shots": self.shots[:n], "questions": self.questions[:n]}
@@ -89,9 +89,18 @@ Apply = Callable[[list[dict[str, str]], bool], str]
 def chat(apply: Apply) -> Render:
     """Questions as a user's turns, answers as the assistant's.
 
-    Rendering raises InputError where the template rewrites earlier turns, so that one prompt does
-    not hold all shots.
+    Rendering raises InputError where the template cannot be applied, or rewrites earlier turns, so
+    that one prompt does not hold all shots.
     """
+
+    def applied(messages: list[dict[str, str]], ask: bool) -> str:
+        try:
+            return apply(messages, ask)
+        except Exception as error:  # a template is a program of the model's makers
+            raise InputError(
+                f"this model's chat template cannot be applied ({type(error).__name__}: "
+                f"{' '.join(str(error).split())[:300]}); leave out --chat"
+            ) from error
 
     def render(examples: Sequence[Example]) -> tuple[str, list[tuple[int, int]]]:
         messages: list[dict[str, str]] = []
@@ -100,9 +109,9 @@ def chat(apply: Apply) -> Render:
             last = i == len(examples) - 1
             answer = example.scored if last else example.shown
             messages.append({"role": "user", "content": example.question})
-            head = apply(messages, True)
+            head = applied(messages, True)
             messages.append({"role": "assistant", "content": answer})
-            whole = apply(messages, False)
+            whole = applied(messages, False)
             if not head.startswith(text) or not whole.startswith(head + answer):
                 raise InputError(
                     "this model's chat template rewrites earlier turns, or writes something before "

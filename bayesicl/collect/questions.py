@@ -133,7 +133,16 @@ def _records(path: Path) -> Iterator[tuple[str, dict]]:
 
 def _delimited(text: str, path: Path) -> Iterator[tuple[str, dict]]:
     reader = csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",")
-    for record in reader:
+    while True:
+        try:
+            record = next(reader, None)
+        except csv.Error as error:
+            raise InputError(
+                f"{path}, after line {reader.line_num}: cannot be read ({error}); a quote may not "
+                "be closed there, or write it as JSON lines"
+            ) from error
+        if record is None:
+            return
         place = f"line {reader.line_num}"
         if None in record:
             raise InputError(

@@ -13,13 +13,13 @@ from http.client import HTTPException
 from itertools import accumulate, pairwise
 from typing import Any
 
-from bayesicl.collect.backend import Answer, Tokens, answer
-from bayesicl.collect.prompts import Prompt, Render
+from bayesicl.collect.backend import Answer, Tokens, answer, positive
+from bayesicl.collect.prompts import Passage, Render
 from bayesicl.errors import InputError
 
 TIMEOUT = 600.0  # seconds for one prompt
 SHARE = 0.9  # of the window that is filled: tokens are only estimated before they are sent
-START = 0.5  # tokens a character, before any was seen
+PROBE = 5  # tokens of the window for each character that is read to count what it takes
 
 
 class Server:
@@ -39,8 +39,9 @@ class Server:
             context: window in tokens; None for what the server says, if anything.
 
         Raises:
-            InputError: it does not answer.
+            InputError: it does not answer, or `context` is below 1.
         """
+        positive(context=context)
         self._url = url.rstrip("/")
         for ending in ("/chat/completions", "/completions"):
             self._url = self._url.removesuffix(ending)
@@ -54,7 +55,6 @@ class Server:
         self.model = self._served.rstrip("/").rpartition("/")[2].removesuffix(".gguf")
         said = served[names.index(self._served)].get("max_model_len")
         self.context = min((n for n in (context, said) if n), default=None)
-        self._tokens_per_character = START
 
     def chat(self) -> Render:
         """Never: chat endpoints do not score a given answer."""
@@ -63,30 +63,26 @@ class Server:
             "load the model with transformers"
         )
 
-    def fitting(self, prompt: Prompt) -> int:
-        """How many of the prompt's answers lie within the window, by what tokens took so far."""
-        if self.context is None:
+    def fitting(self, prompt: Passage) -> int:
+        """How many of the prompt's answers lie within the window, by what its beginning takes.
+
+        Servers tell how many tokens a text has only when they read it. One character for every
+        PROBE tokens of the window fits in any language, and costs little.
+        """
+        if self.context is None or len(prompt.text) <= self.context / PROBE:
             return len(prompt.spans)
-        characters = SHARE * self.context / self._tokens_per_character
+        begin = prompt.text[: max(self.context // PROBE, 2)]
+        *_, own = self._echo(begin)
+        characters = SHARE * self.context * len(begin) / own
         return sum(stop <= characters for _, stop in prompt.spans)
 
-    def score(self, prompts: Sequence[Prompt]) -> list[list[Answer]]:
+    def score(self, prompts: Sequence[Passage]) -> list[list[Answer]]:
         """Each answer of each prompt, by one request for it."""
         return [self._score(prompt) for prompt in prompts]
 
-    def _score(self, prompt: Prompt) -> list[Answer]:
-        reply = self._complete(prompt.text, echo=True, logprobs=1)
-        found = reply.get("logprobs") or {}
-        texts = [str(t) for t in found.get("tokens") or []]
-        values, best = found.get("token_logprobs") or [], found.get("top_logprobs") or []
-        if not texts or not len(texts) == len(values) == len(best):
-            raise self._refused("sent no log-probabilities of the prompt")
-        starts, stops = _places(texts, found.get("text_offset"), prompt.text)
-        own = sum(start < len(prompt.text) for start in starts)
-        if own < 2 or stops[own - 1] < len(prompt.text):
-            raise self._refused("sent log-probabilities of generated tokens, not of the prompt")
-        self._tokens_per_character = max(self._tokens_per_character, own / len(prompt.text))
-        tokens, scores = Tokens(starts, stops), []
+    def _score(self, prompt: Passage) -> list[Answer]:
+        tokens, values, best, _ = self._echo(prompt.text)
+        scores = []
         for i, span in enumerate(prompt.spans):
             here = range(*tokens.of(span, prompt, i))
             if any(values[t] is None or best[t] is None for t in here):
@@ -95,6 +91,19 @@ class Server:
             correct = all(values[t] >= max(best[t].values()) for t in here)
             scores.append(answer(nll, len(here), correct, prompt, i))
         return scores
+
+    def _echo(self, text: str) -> tuple[Tokens, list, list, int]:
+        """The tokens of a text, log p of each and of the best in its place, and their number."""
+        found = self._complete(text, echo=True, logprobs=1).get("logprobs") or {}
+        texts = [str(t) for t in found.get("tokens") or []]
+        values, best = found.get("token_logprobs") or [], found.get("top_logprobs") or []
+        if not texts or not len(texts) == len(values) == len(best):
+            raise self._refused("sent no log-probabilities of the prompt")
+        starts, stops = _places(texts, found.get("text_offset"), text)
+        own = sum(start < len(text) for start in starts)
+        if own < 2 or stops[own - 1] < len(text):
+            raise self._refused("sent log-probabilities of generated tokens, not of the prompt")
+        return Tokens(starts, stops), values, best, own
 
     def _refused(self, what: str) -> InputError:
         return InputError(

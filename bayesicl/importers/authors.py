@@ -96,7 +96,9 @@ def _ginc(table: Table, path: Path) -> pd.DataFrame:
         }
     )
     # Tuning was measured at several steps, and at its end (True): the last one counts.
-    step = pd.to_numeric(table.frame["sft"].astype(str).replace({"True": "inf", "False": "0"}))
+    texts = table.frame["sft"].astype(str).replace({"True": "inf", "False": "0"})
+    step = pd.Series(pd.to_numeric(texts, errors="coerce"))
+    table.reject(step.isna().to_numpy(), "sft", "True, False or a step", "check the file")
     return frame[step == step.groupby(frame["variant"]).transform("max")]
 
 

@@ -106,6 +106,13 @@ def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             or "status" not in header
         ):
             raise ValueError("no task, model, date or status")
+        if not isinstance(header["eval"]["dataset"], dict):
+            raise ValueError("nothing is told of the dataset")
+        for number, sample in enumerate(samples, 1):
+            if not isinstance(sample, dict) or not {"id", "epoch"} <= sample.keys():
+                raise ValueError(f"sample {number} is no object with id and epoch")
+            if not all(isinstance(s, dict) for s in (sample.get("scores") or {}).values()):
+                raise ValueError(f"sample {number}: a score is no object")
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         raise InputError(
             f"{file}: is no log of Inspect, or was cut off ({type(error).__name__}: {error}); "

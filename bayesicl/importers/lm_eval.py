@@ -10,7 +10,7 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -99,10 +99,21 @@ def _load(file: Path) -> dict[str, Any]:
             f"{file}: is no result of lm-evaluation-harness 0.4.3 or newer (it lacks "
             f"{listed(sorted(needed - set(results)))}); remove it, or run again"
         )
-    parts = [results[part].keys() for part in ("results", "configs", "n-shot")]
-    if lost := [task for task in results["n-samples"] if not all(task in part for part in parts)]:
-        raise InputError(f"{file}: lacks a part about {listed(lost)}; remove it, or run again")
+    if odd := [part for part in sorted(needed) if not isinstance(results[part], dict)]:
+        raise InputError(f"{file}: {listed(odd)} must be objects; remove it, or run again")
+    for task in results["n-samples"]:
+        about = [results[part].get(task) for part in ("n-samples", "results", "configs")]
+        if (
+            not all(isinstance(part, dict) for part in about)
+            or not _is_whole(about[0].get("effective"))
+            or not _is_whole(results["n-shot"].get(task))
+        ):
+            raise InputError(f"{file}: lacks a part about {task}; remove it, or run again")
     return results
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_measure(name: str) -> bool:
@@ -129,7 +140,7 @@ def _run(file: Path, results: Mapping[str, Any], task: str, measure: str) -> Run
         shots=shots,
         # Without demonstrations their seed changes nothing.
         replicate=str(results["config"].get("fewshot_seed", 0)) if shots else "none",
-        when=f"{results.get('date', 0):020.6f}",
+        when=f"{float(results.get('date') or 0):020.6f}",
         settings=_settings(results, task),
         mean=mean,
         size=size,
@@ -172,7 +183,7 @@ def _scores(
         return None, []
     config, size = results["configs"][task], results["n-samples"][task]["effective"]
     metric, _, wanted = measure.partition(",")
-    rows, prompts = {}, []
+    scores, scored, prompts = {}, {}, []
     window = results.get("max_length")
     # A chat template may set demonstrations apart by other means than the delimiter.
     own = config.get("fewshot_config") or {}
@@ -183,29 +194,29 @@ def _scores(
             if sample["filter"] != wanted:
                 continue
             document = f"{sample['doc_id']}:{sample['doc_hash'][:8]}"
-            rows[document] = {"score": float(sample[metric]), "nll": _nll(sample, config)}
+            scores[document], scored[document] = float(sample[metric]), _scored(sample, config)
             prompts += _prompts(sample, window, delimiter)
         except (KeyError, TypeError, ValueError, IndexError) as error:
             raise InputError(
                 f"{place}, line {line}: is no sample of {measure} ({type(error).__name__}: "
                 f"{error}); remove the file to read the run's mean, or run again"
             ) from error
-    if len(rows) != size:
+    if len(scores) != size:
         raise InputError(
-            f"{place}: has {len(rows)} of {size} documents; remove it to read the run's mean, or "
+            f"{place}: has {len(scores)} of {size} documents; remove it to read the run's mean, or "
             "run again"
         )
-    frame = pd.DataFrame.from_dict(rows, orient="index")
+    frame = pd.DataFrame({"score": pd.Series(scores)})
     check_scores(frame["score"], measure, str(place))
-    frame = frame if frame["nll"].notna().all() else frame[["score"]]
-    return frame, prompts
+    nlls = _nlls(place, list(scored.values()))
+    return frame if nlls is None else frame.assign(nll=nlls), prompts
 
 
 def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    with file.open(encoding="utf-8") as lines:
+    with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
-                yield number, json.loads(line)
+                yield number, json.loads(line.decode())
             except ValueError as error:
                 raise InputError(
                     f"{file}, line {number}: is no JSON ({error}); remove the file to read the "
@@ -213,17 +224,62 @@ def _lines(file: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 ) from error
 
 
-def _nll(sample: Mapping[str, Any], config: Mapping[str, Any]) -> float | None:
-    """-log probability of the right answer, in nats, where the harness asked for it."""
-    answers = sample["filtered_resps"]
-    if config["output_type"] == "loglikelihood":
-        right = 0
-    elif config["output_type"] == "multiple_choice" and str(sample["target"]).isdecimal():
-        right = int(sample["target"])
-    else:
+class _Scored(NamedTuple):
+    """What a document's choices were scored.
+
+    logp: of each choice. readings: which choice is the right one, where the target is a text, and
+    where it is a number; None where it is neither. correct: whether the harness found the right
+    one most probable, or None where it does not say.
+    """
+
+    logp: list[float]
+    readings: tuple[int | None, int | None]
+    correct: bool | None
+
+    def agrees(self, reading: int) -> bool:
+        """The right choice, read so, is the most probable just where the harness says so."""
+        best = self.logp.index(max(self.logp))
+        return self.correct is None or (best == self.readings[reading]) == self.correct
+
+
+def _scored(sample: Mapping[str, Any], config: Mapping[str, Any]) -> _Scored | None:
+    """What the harness asked about each choice, where it asked."""
+    kind, target = config["output_type"], str(sample["target"]).strip()
+    if kind not in ("loglikelihood", "multiple_choice"):
         return None
-    # A log probability may come out above 0 by rounding.
-    return max(0.0, -float(answers[right][0]))
+    logp = [float(response[0]) for response in sample["filtered_resps"]]
+    if kind == "loglikelihood":
+        return _Scored(logp, (0, 0), None)
+    if "acc_mutual_info" in sample:  # each choice was scored a second time, by itself
+        logp = logp[: len(logp) // 2]
+    asked = list(sample["arguments"].values())[: len(logp)]
+    texts = [str(request.get("arg_1")).strip() for request in asked]
+    number = int(target) if target.isdecimal() and int(target) < len(logp) else None
+    text = texts.index(target) if texts.count(target) == 1 else number
+    return _Scored(logp, (text, number), bool(sample["acc"]) if "acc" in sample else None)
+
+
+def _nlls(place: Path, scored: Sequence[_Scored | None]) -> list[float] | None:
+    """-log probability of each document's right answer, in nats; None where it is not known.
+
+    The harness writes a choice's number and its text alike, so that a target "2" may be either:
+    texts are looked up first, but only what agrees with the harness's own accuracy counts.
+    """
+    asked = [one for one in scored if one is not None]
+    if len(asked) < len(scored):
+        return None
+    known = [k for k in (0, 1) if all(one.readings[k] is not None for one in asked)]
+    if not known:
+        return None
+    for k in known:
+        if all(one.agrees(k) for one in asked):
+            # A log probability may come out above 0 by rounding.
+            return [max(0.0, -one.logp[one.readings[k] or 0]) for one in asked]
+    caution(
+        f"{place}: which choice is the right one is not clear, for the most probable is not the "
+        "target just where acc is 1; nll is left out"
+    )
+    return None
 
 
 def _prompts(
