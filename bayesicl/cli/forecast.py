@@ -8,7 +8,8 @@ Each band says what it is of: the mean curve is not a new measurement.
 misfit; each is weighted by how it predicted fitted cells that it had not seen. --plot draws it.
 
 An ALARM tells that no law is adequate: the fitted cells conflict with the prior, were not foreseen
-from those before them, or fall as the law cannot. The stack's bands are then wider beyond the fit.
+from those before them, or fall as the law cannot. The stack's bands are then wider beyond the fit,
+and the exit code is 3.
 
 Example:
   bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
@@ -27,6 +28,7 @@ from bayesicl.errors import FALL, InputError
 if TYPE_CHECKING:
     import pandas as pd
 
+ALARMED = 3  # exit code: as where a check came out badly
 UNLIKELY = 0.01  # so many misses, if the cells of a curve were independent
 
 
@@ -112,14 +114,16 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({name: common.records(table) for name, table in tables.items()}))
     else:
+        for line in rung:
+            print(line)
         for name, heading in HEADINGS.items():
             if name in tables:
                 print(heading)
                 common.show(tables[name])
                 print()
-        for line in [*rung, *(_cautions(tables["scores"]) if "scores" in tables else ())]:
+        for line in _cautions(tables["scores"]) if "scores" in tables else ():
             print(line)
-    return common.finish(complaints, failures)
+    return common.finish(complaints, failures) or (ALARMED if alarms else 0)
 
 
 def _cautions(scores: "pd.DataFrame") -> list[str]:
@@ -150,12 +154,14 @@ def _hedged(probability: float) -> str:
 
 
 HEADINGS = {
-    "weights": "Weights of the laws, by how each predicted the fitted cells that it had not seen",
+    "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
+    "it had not seen",
     "scores": "Held-out cells: coverage of the intervals, and errors in probability, or in nats "
     "of mean nll",
     "curves": "Predictions: medians and intervals, by what each band is of (where within is False, "
     "nothing was fitted); how far prior and likelihood move the mean curve",
-    "reached": "Probability that the mean curve has reached the threshold",
+    "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
+    "may lie below again later)",
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
     "useful": "The largest useful number of demonstrations: from there on doubling gains less",
 }
