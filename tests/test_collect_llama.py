@@ -82,6 +82,14 @@ def test_full_precision_agrees(full):
     assert ours == pytest.approx(theirs, abs=1e-3)
 
 
+def agree_on_average(name, ours, theirs):
+    """Nll a token of the same text: differences are told, means agree to 5 %."""
+    off = abs(ours - theirs)
+    print(f"\n{name}, nll per token: median |d| {np.median(off):.4f}, max {off.max():.4f}")
+    print(f"means: {name} {ours.mean():.4f}, transformers {theirs.mean():.4f}")
+    assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
+
+
 def test_quantised_files_agree_on_average(quantised, capsys):
     from bayesicl.collect.llama import LlamaCpp
 
@@ -89,10 +97,7 @@ def test_quantised_files_agree_on_average(quantised, capsys):
     theirs, same = quantised
     assert tokens == same
     with capsys.disabled():
-        off = abs(ours - theirs)
-        print(f"\nquantised, nll per token: median |d| {np.median(off):.4f}, max {off.max():.4f}")
-        print(f"means: llama.cpp {ours.mean():.4f}, transformers {theirs.mean():.4f}")
-    assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
+        agree_on_average("llama.cpp, quantised", ours, theirs)
 
 
 def test_chat_text_is_the_same():
@@ -153,10 +158,7 @@ def test_a_real_server(tmp_path, capsys):
         ours, tokens = per_token(backend)
         assert tokens == same
         with capsys.disabled():
-            off = abs(ours - theirs)
-            print(f"\nserver, nll per token: median |d| {np.median(off):.4f}, max {off.max():.4f}")
-            print(f"means: server {ours.mean():.4f}, transformers {theirs.mean():.4f}")
-        assert ours.mean() == pytest.approx(theirs.mean(), rel=0.05)
+            agree_on_average("server", ours, theirs)
         questions = tmp_path / "next.csv"
         lines = zip(TASK.inputs, TASK.answers[""], strict=True)
         questions.write_text("input,output\n" + "".join(f"{a},{b}\n" for a, b in lines))

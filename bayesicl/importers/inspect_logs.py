@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from bayesicl.errors import InputError
-from bayesicl.importers.runs import Run, caution, check_scores, chosen
+from bayesicl.importers.runs import Run, caution, check_scores, chosen, files_in
 from bayesicl.table import listed
 
 SHOTS = (
@@ -50,7 +50,8 @@ def read(
             demonstrations that is not told, or is told in two ways.
     """
     runs, seen = [], set()
-    for file in _logs(paths):
+    none = "no .eval or .json log in it; give the folder --log-dir named"
+    for file in files_in(paths, _is_log, none):
         header, samples = _load(file)
         about = header["eval"]
         task = about["task"]
@@ -74,19 +75,8 @@ def read(
     return runs
 
 
-def _logs(paths: Sequence[str | Path]) -> list[Path]:
-    files = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; check the path")
-        found = sorted(path.rglob("*")) if path.is_dir() else [path]
-        found = [file for file in found if file == path or file.suffix in (".eval", ".json")]
-        if not found:
-            raise InputError(
-                f"{path}: no .eval or .json log in it; give the folder --log-dir named"
-            )
-        files += found
-    return list(dict.fromkeys(files))
+def _is_log(file: Path) -> bool:
+    return file.suffix in (".eval", ".json")
 
 
 def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:

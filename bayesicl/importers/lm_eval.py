@@ -16,7 +16,7 @@ import pandas as pd
 
 from bayesicl.errors import InputError
 from bayesicl.importers.prompts import Prompt, trouble
-from bayesicl.importers.runs import Run, caution, check_scores, chosen
+from bayesicl.importers.runs import Run, caution, check_scores, chosen, files_in
 from bayesicl.table import listed
 
 _DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?"
@@ -46,7 +46,8 @@ def read(paths: Sequence[str | Path], metric: Sequence[str], tasks: Sequence[str
         InputError: a file that cannot be read, or a measure or task that is not there.
     """
     runs, seen, measures = [], set(), set()
-    for file in _result_files(paths):
+    none = "no results_DATE.json in it; give the folder that --output_path named"
+    for file in files_in(paths, _is_result, none):
         results = _load(file)
         for task in results["n-samples"]:
             seen.add(task)
@@ -71,19 +72,8 @@ def read(paths: Sequence[str | Path], metric: Sequence[str], tasks: Sequence[str
     return runs
 
 
-def _result_files(paths: Sequence[str | Path]) -> list[Path]:
-    files = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; check the path")
-        found = sorted(path.rglob("*.json")) if path.is_dir() else [path]
-        found = [file for file in found if file == path or _RESULTS.fullmatch(file.name)]
-        if not found:
-            raise InputError(
-                f"{path}: no results_DATE.json in it; give the folder that --output_path named"
-            )
-        files += found
-    return list(dict.fromkeys(files))
+def _is_result(file: Path) -> bool:
+    return _RESULTS.fullmatch(file.name) is not None
 
 
 def _load(file: Path) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
@@ -51,6 +52,25 @@ class Run:
 def caution(text: str) -> None:
     """Say that something about the logs limits what can be learnt from them."""
     warnings.warn(text, CurveWarning, stacklevel=3)
+
+
+def files_in(
+    paths: Sequence[str | Path], is_log: Callable[[Path], bool], missing: str
+) -> list[Path]:
+    """The files named, and the logs in the folders named, each once.
+
+    is_log: which files of a folder are read. missing: what a folder without any lacks, and what to
+    do. Raises InputError for such a folder, and for a path that is not there.
+    """
+    files = []
+    for path in map(Path, paths):
+        if not path.exists():
+            raise InputError(f"{path}: no such file or folder; check the path")
+        found = [f for f in sorted(path.rglob("*")) if is_log(f)] if path.is_dir() else [path]
+        if not found:
+            raise InputError(f"{path}: {missing}")
+        files += found
+    return list(dict.fromkeys(files))
 
 
 def chosen(names: Sequence[str], wanted: Sequence[str], where: str) -> str | None:
