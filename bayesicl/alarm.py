@@ -11,9 +11,8 @@ its prior hold: a share is the largest over the laws, each compared with its own
   of each other, however much the cells of one stretch go together. The least of them is judged by
   how small the least of so many would be (Sidak);
 - they fall where no law can, beyond the measurements' own errors, and fewer than 1 % of new
-  measurements under the noise that was fitted fall as far. A fall within that is a caution.
-  A misfit that was fitted follows a fall, so that under it a fall is a caution nearly always, and
-  the first two are what rings.
+  measurements under the noise that was fitted, and a law's misfit as large as was fitted, fall as
+  far. A fall within that is a caution.
 
 When one rings, spreads of the forecast about its median are multiplied, outside the fitted shots,
 by the factor that gives the forecasts from the origins the best score (`needed`), never by less
@@ -22,20 +21,27 @@ than 1; less within a doubling of the fitted shots, which nothing jumps at (`gro
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
 
+import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayesicl.device import precision
 from bayesicl.errors import FALL
 from bayesicl.fall import steepest
+from bayesicl.law import Law
+from bayesicl.program import arrays
+from bayesicl.restore import engine_of, natural_values
 from bayesicl.scale import scale_of
 from bayesicl.score import HeldOut
 from bayesicl.study import Study
-from bayesicl.tree import label, remarks
+from bayesicl.tree import label, remarks, study_of
 
 RARE = 0.01
 RIDGE = 0.05  # of a cell's variance: cells that go together exactly would tell nothing of y
+FAINT = 1e-4  # a share below that is not told: it is of a tail that a thousand draws show
 FINEST = 1e-3  # sd of a forecast, in probability: a share of items is not known better
 
 
@@ -120,33 +126,53 @@ def stretches(forecasts: Sequence[Sequence[HeldOut]]) -> list[tuple[pd.DataFrame
     return found
 
 
-def falling(trees: Sequence[xr.DataTree]) -> float:
+def falling(trees: Sequence[xr.DataTree], law: str | Path | Law | None = None) -> float:
     """Share of new measurements of the fitted cells that fall as far as the cells do.
 
-    By `fall.steepest`, with the noise that was fitted, which a law's misfit is part of; of laws the
-    largest share. It errs on the side of silence: these cells have told the fit of their scatter.
+    By `fall.steepest`, with the noise that was fitted (`anew`); of laws the largest share. It errs
+    on the side of silence: these cells have told the fit of their scatter. law: where to find a
+    user's law that has moved since the fit.
     """
     shares = []
     for tree in trees:
         y, study = tree["observed_data"]["y"], tree["study"]
         hypothesis = study["hypothesis"].to_numpy()[y["cell"].to_numpy()]
         scale = scale_of(study.attrs["outcome"])
-        drawn = _measured(tree, "posterior_predictive")
+        drawn = anew(tree, law)
         drawn = drawn[np.isfinite(drawn).all(axis=1)]
         drops = steepest(np.vstack([y.to_numpy(), drawn]), hypothesis, scale)
         shares.append(float(np.mean(drops >= drops[0] - 1e-6)))  # draws are kept in float32
     return max(shares)
 
 
+def anew(tree: xr.DataTree, law: str | Path | Law | None = None) -> np.ndarray:
+    """New measurements of the fitted cells, a draw of the posterior each: (draws, cells).
+
+    Law and sizes of the noise are those of the fit; all else is drawn as if no cell had been seen,
+    the path of a law's misfit, too, which would follow a fall.
+    """
+    study = study_of(tree)
+    with precision():
+        design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
+        unseen = data | {"fitted": np.zeros_like(data["fitted"])}
+        told = engine_of(tree, law).describe(
+            jax.random.key(0), natural_values(tree), design, unseen, seen=False
+        )
+    fitted = np.flatnonzero(study.cells["fitted"])
+    return told["y"].reshape(-1, told["y"].shape[-1])[:, fitted]
+
+
 def alarms(
     trees: Sequence[xr.DataTree],
     weights: Sequence[float],
     forecasts: Sequence[Sequence[HeldOut]] = (),
+    *,
+    law: str | Path | Law | None = None,
 ) -> list[str]:
     """Why no law here is adequate, each reason in a sentence; none where all seems well.
 
     trees: fits of one study under the laws of a stack, or under one law. weights: of the laws; the
-    heaviest says where the curve falls. forecasts: see `stretches`.
+    heaviest says where the curve falls. forecasts: see `stretches`. law: see `falling`.
     """
     found = []
     if (share := conflict(trees)) < RARE:
@@ -162,7 +188,7 @@ def alarms(
                 f"shots ({_share(least)} of forecasts are as odd)"
             )
     told = falls(trees, weights)
-    return found + (told if told and falling(trees) < RARE else [])
+    return found + (told if told and falling(trees, law) < RARE else [])
 
 
 def falls(trees: Sequence[xr.DataTree], weights: Sequence[float]) -> list[str]:
@@ -213,7 +239,7 @@ def widened(prediction: xr.Dataset, study: Study, factor: float) -> xr.Dataset:
     """A prediction (of `predict`) for a study, wider about its median beyond the fitted shots.
 
     Draws there lie farther from it by `growth`, cut to what means can be; those of the law's own
-    part, of which gains are told, are left as they are. attrs["bands"] says so.
+    part, of which gains are told, are left as they are. attrs["widened"] is the factor.
     """
     if factor == 1:
         return prediction
@@ -226,11 +252,8 @@ def widened(prediction: xr.Dataset, study: Study, factor: float) -> xr.Dataset:
         far = (middle + by * (x - middle)).transpose(*x.dims)
         return x.where(by == 1, far.copy(data=study.scale.cut(far.to_numpy()))).transpose(*x.dims)
 
-    words = json.loads(prediction.attrs["bands"])
-    wider = f"up to x {factor:.2g} beyond the fit"
-    told = {name: f"{text}, {wider}" for name, text in words.items()}
-    new = {name: spread(prediction[name]) for name in words}
-    return prediction.assign(new).assign_attrs(prediction.attrs | {"bands": json.dumps(told)})
+    new = {name: spread(prediction[name]) for name in json.loads(prediction.attrs["bands"])}
+    return prediction.assign(new).assign_attrs(widened=factor)
 
 
 def widened_cells(found: HeldOut, study: Study, factor: float) -> HeldOut:
@@ -264,7 +287,7 @@ def caution(fall: str) -> str:
 
 
 def _share(share: float) -> str:
-    return f"{100 * share:.2g} %"
+    return f"{100 * share:.2g} %" if share >= FAINT else f"fewer than {100 * FAINT:g} %"
 
 
 def _span(first: float, last: float) -> str:

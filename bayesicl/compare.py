@@ -200,6 +200,7 @@ def _verdict(table: pd.DataFrame, failed: list[str]) -> str:
         parts.append(f"Not converged, so not to be relied on: {', '.join(failed)}.")
     if table["unrepaired"].sum():
         parts.append("Some refits did not converge: see the column unrepaired.")
+    parts.append("Weights make the best mixture; none is the probability that a law is right.")
     parts.append(
         "Scores say how well a law predicts a cell from its neighbours, neither how well it "
         "extrapolates nor what the language model does inside."

@@ -69,7 +69,7 @@ def plot_stack(
         'study — stack'
     """
     study, shots = study_of(trees[0]), prediction["shots"].to_numpy()
-    words = json.loads(prediction.attrs["bands"])
+    words = _words(prediction)
     cells, held_out = study.cells, not study.cells["fitted"].to_numpy().all()
     tones = [colour(i) for i in range(1, 1 + len(trees))]
     with matplotlib.rc_context(STYLE):
@@ -96,6 +96,13 @@ def plot_stack(
         failed = [f"{law_label(t)} {why}" for t in trees if (why := not_converged(t))]
         titled(figure, label(trees[0]), "stack", [*wrong, *failed])
     return figure
+
+
+def _words(prediction: xr.Dataset) -> dict[str, str]:
+    """What each band is of, and by how much it is wider for an alarm."""
+    words, factor = json.loads(prediction.attrs["bands"]), prediction.attrs.get("widened", 1.0)
+    wider = f", up to x {factor:.2g} beyond the fit" if factor > 1 else ""
+    return {name: text + wider for name, text in words.items()}
 
 
 def _key(words: Mapping[str, str], held_out: bool) -> list[Line2D | Patch]:

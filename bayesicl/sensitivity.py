@@ -23,8 +23,8 @@ from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import study_of
 
 LIMIT = 0.05  # of Kallioinen et al. (2024), beyond which power-scaling matters
-WEAK = "strong prior or weak data"
-CONFLICT = "prior-data conflict"
+WEAK = "potential strong prior or weak likelihood"
+CONFLICT = "potential prior-data conflict"
 POWERS = (0.99, 1.01)
 MAX_K = 0.7  # of Vehtari et al. (2024), beyond which weights are not to be relied on
 UNKNOWN = "not known: Pareto k above 0.7"

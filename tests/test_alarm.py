@@ -10,6 +10,7 @@ import xarray as xr
 from scipy import stats
 from test_decide import prediction
 
+from bayesicl import Settings, alarm, fit
 from bayesicl.alarm import (
     alarms,
     conflict,
@@ -25,6 +26,7 @@ from bayesicl.alarm import (
 )
 from bayesicl.curves import read_curves
 from bayesicl.decide import shots_to, useful_shots
+from bayesicl.errors import CurveWarning
 from bayesicl.fall import fall, steepest
 from bayesicl.scale import PROBABILITY
 from bayesicl.score import HeldOut
@@ -53,12 +55,12 @@ def forecasts(rng, y):
 
 
 def tree(y, drawn, again=None, warnings=(), kinds=()):
-    """A fit. drawn: measurements of curves from the prior; again: and from the posterior."""
+    """A fit. drawn: measurements of curves from the prior; again: `anew`, from the posterior."""
     again = drawn if again is None else again
     one = xr.DataTree.from_dict(
         {
             "prior_predictive": xr.Dataset({"y": (("chain", "draw", "cell"), drawn[None])}),
-            "posterior_predictive": xr.Dataset({"y": (("chain", "draw", "cell"), again[None])}),
+            "again": xr.Dataset({"y": (("draw", "cell"), again)}),
             "observed_data": xr.Dataset({"y": ("cell", y)}, {"cell": np.arange(len(y))}),
             "study": xr.Dataset(
                 {"hypothesis": ("cell", np.zeros(len(y), int))},
@@ -68,6 +70,17 @@ def tree(y, drawn, again=None, warnings=(), kinds=()):
     )
     one.attrs = {"warnings": json.dumps(warnings), "warning_kinds": json.dumps(kinds)}
     return one
+
+
+@pytest.fixture(autouse=True)
+def drawn_before(monkeypatch):
+    """Fits of this file have no law to draw from: their draws are made already."""
+    anew = alarm.anew
+
+    def kept(tree, law=None):
+        return tree["again"]["y"].to_numpy() if "again" in tree else anew(tree, law)
+
+    monkeypatch.setattr(alarm, "anew", kept)
 
 
 @pytest.fixture
@@ -199,6 +212,21 @@ def test_each_curve_falls_on_its_own():
     assert steepest(y[:3], curves[:3], PROBABILITY) == -np.inf
 
 
+def test_measurements_anew_know_sizes_but_no_path():
+    """Of a flat curve that collapses, fitted with its law's misfit, which follows it."""
+    p = np.array([0.5, 0.5, 0.5, 0.5, 0.1, 0.1])
+    table = pd.DataFrame({"shots": 2 ** np.arange(6), "correct": 400 * p, "total": 400})
+    short = Settings(warmup=200, draws=500)
+    with pytest.warns(CurveWarning):
+        [one] = fit(read_curves(table), "constant", noise="misfit", settings=short)
+    drawn = alarm.anew(one)
+    assert len(drawn) == one["posterior"].sizes["chain"] * one["posterior"].sizes["draw"]
+    followed = one["posterior_predictive"]["y"].mean(("chain", "draw"))
+    assert (np.abs(followed - p) < 0.1).all()
+    np.testing.assert_allclose(drawn.mean(axis=0), one["posterior"]["p"].mean(), atol=0.05)
+    assert drawn.std() > 0.1
+
+
 class Level:
     """A law of curves that are flat at N(0.5, tau^2), with cells that scatter by `noise`."""
 
@@ -291,7 +319,7 @@ def test_bands_widen_about_their_median_beyond_the_fit(rng):
         middle = np.median(before, axis=0)
         np.testing.assert_allclose(after, np.clip(middle + by * (before - middle), 0, 1))
     assert wide["mean"].dims == one["mean"].dims
-    assert json.loads(wide.attrs["bands"])["mean"] == "mean curve, up to x 3 beyond the fit"
+    assert wide.attrs == one.attrs | {"widened": 3.0}
     assert widened(one, curve(8), 1.0) is one
 
 

@@ -1,6 +1,7 @@
 """The command line as its users meet it: help, bad input, and one study from table to figure."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -468,13 +469,39 @@ def test_forecast_of_fits(fitted, capsys):
     )
     assert code == 0
     tables = json.loads(out)
-    assert set(tables) == {"curves", "reached", "shots_to"}
+    assert set(tables) == {"fits", "curves", "sensitivity", "reached", "shots_to"}
     mean = {(r["law"], r["shots"]): r for r in tables["curves"] if r["band"] == "mean curve"}
     assert mean["power", 0]["median"] < mean["power", 20]["median"] <= mean["power", 500]["median"]
     assert 0.7 < mean["power", 20]["median"] < 0.9
     new = [r["band"] for r in tables["curves"] if r["band"] != "mean curve"]
     assert set(new) == {"one new run of 200 new items"}
     assert all(0 <= r["probability"] <= 1 for r in tables["reached"])
+
+
+def test_forecast_for_people(fitted, capsys):
+    """Decisions first; what is one for all rows is left out, and no shots are infinite."""
+    _, out, _ = run(
+        capsys, "forecast", min(fitted.glob("*.nc")), "--shots", "0,20,500", "--threshold", "0.99",
+        "--gain", "0.00001",
+    )  # fmt: skip
+    parts = out.split("\n\n")
+    heads = [part.strip().splitlines()[0].partition(":")[0] for part in parts]
+    assert heads == [
+        "Fitted",
+        "Shots to the threshold, n*",
+        "The largest useful number of demonstrations",
+        "Probability that the mean curve reaches the threshold at these shots or fewer (it may "
+        "lie below again later)",
+        "Predictions",
+        "How far the mean curve hangs on the prior",
+    ]
+    assert "yes" in parts[0]
+    assert "> 500" in parts[1]
+    assert "> 247" in parts[2]  # the last of the grid whose double it holds
+    assert re.search(r"500  outside  mean curve  +0\.\d+ +0\.\d{3} to 0\.\d{3}", parts[4])
+    assert "inf" not in out
+    assert "hypothesis" not in parts[4]
+    assert max(map(len, parts[4].splitlines()[1:])) <= 100
 
 
 @pytest.mark.parametrize(
@@ -528,7 +555,7 @@ def test_forecast_of_fits_whose_law_has_moved(tmp_path, capsys):
     code, after, _ = run(capsys, *command)
     assert code == 0
     assert after == before
-    assert {"prior", "likelihood", "pareto_k"} <= set(json.loads(after)["curves"][0])
+    assert {"prior", "likelihood", "pareto_k"} <= set(json.loads(after)["sensitivity"][0])
 
 
 def test_stack_of_a_curve_that_collapses(tmp_path, capsys):

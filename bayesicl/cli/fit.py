@@ -1,8 +1,8 @@
 """Fit laws to every study of a table.
 
 Each study and law is written to DIR as soon as it is finished, and summary.csv (or .parquet) holds
-all parameters in the end. The same command run again keeps the fits that it finds finished,
-however it ended. A fit that breaks down is named, and costs no other: exit code 4.
+all parameters of the command's fits in the end. The same command run again keeps the fits that it
+finds finished, however it ended. A fit that breaks down is named, and costs no other: exit code 4.
 
 On a cluster: start `dask scheduler` and `dask worker ADDRESS --nthreads 1`, and keep DIR, and a law
 of your own, where all workers see them. Draws are the same for every executor.
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     if made:
         path = tables.write_table(_parameters(made), Path(args.out, f"summary.{args.summary}"))
         if not args.json:
-            print(f"\n{len(made)} fits in {args.out}; all parameters in {path}")
+            print(f"\n{len(made)} fits in {args.out}; their parameters in {path}")
     return common.finish((row.complaint for row in made), (row.failure for row in rows))
 
 
@@ -143,10 +143,12 @@ def fit_and_save(
     ending: str = "nc",
     keep: int | None = None,
     executor: str = "auto",
+    remark: bool = True,
 ) -> list[Row]:
     """Fit every study under every law into a folder, but for what is finished there.
 
-    Whatever can be wrong with the input is found before the folder is touched.
+    Whatever can be wrong with the input is found before the folder is touched. remark: say what
+    fits find odd about their data.
     """
     from tqdm import tqdm
 
@@ -202,13 +204,14 @@ def fit_and_save(
                 what = f"failed: {task.study.label}, {task.law.name}: {outcome.failure}"
                 rows[number] = Row(number, path, {}, failure=what)
             else:
-                warn(outcome.attrs)
+                if remark:
+                    warn(outcome.attrs)
                 rows[number] = _made(number, path, task, outcome.attrs)
             told(rows[number], f"{outcome.seconds:.1f} s")
     if kept:
         common.say(f"{kept} of {len(tasks)} fits were finished before and are kept")
     odd = sum(bool(row.remarks) for row in rows.values())
-    if odd and len(tasks) > 1:
+    if remark and odd and len(tasks) > 1:
         common.say(f"{odd} of {len(tasks)} fits have warnings: see that column of the summary")
     return [rows[number] for number in sorted(rows)]
 

@@ -22,6 +22,7 @@ import json
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
+from bayesicl.cli.shown import HEADINGS, for_people
 from bayesicl.cli.told import Told, told_of
 from bayesicl.errors import FALL, InputError
 
@@ -89,17 +90,16 @@ def run(args: argparse.Namespace) -> int:
         cautions += [told.named | {"kind": FALL, "caution": why} for why in told.cautions]
         said = [in_words(told.alarms, told.factor), *map(caution, told.cautions)]
         rung += [f"{', '.join(told.named.values())}: {words}" for words in said if words]
+        add("fits", told, pd.DataFrame([told.fitted]))
         if told.cells is not None:
             parts["cells"].append(told.cells)
-        asked = told.prediction.sel(shots=args.shots)
         words = json.loads(told.prediction.attrs["bands"])
-        table = bands(asked).merge(told.sensitivity, on=["hypothesis", "shots"])
+        table = bands(told.prediction.sel(shots=args.shots))
         add("curves", told, table.assign(band=table["band"].map(words)))
+        add("sensitivity", told, told.sensitivity)
         if args.threshold is not None:
             table = reach(told.prediction, args.threshold).assign(threshold=args.threshold)
             table = table[table["shots"].isin(args.shots)].reset_index(drop=True)
-            if not args.json:  # so many draws cannot show less, nor certainty
-                table["probability"] = table["probability"].map(_hedged)
             add("reached", told, table)
             add("shots_to", told, shots_to(told.prediction, args.threshold))
         if args.gain is not None:
@@ -116,13 +116,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         for line in rung:
             print(line)
-        for name, heading in HEADINGS.items():
-            if name in tables:
-                print(heading)
-                common.show(tables[name])
-                print()
         for line in _cautions(tables["scores"]) if "scores" in tables else ():
             print(line)
+        for_people(tables, max(args.shots))
     return common.finish(complaints, failures) or (ALARMED if alarms else 0)
 
 
@@ -145,23 +141,3 @@ def _cautions(scores: "pd.DataFrame") -> list[str]:
                 "beyond the fit."
             )
     return lines
-
-
-def _hedged(probability: float) -> str:
-    if 0.001 <= probability <= 0.999:
-        return f"{probability:.3f}"
-    return "<0.001" if probability < 0.5 else ">0.999"
-
-
-HEADINGS = {
-    "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
-    "it had not seen",
-    "scores": "Held-out cells: coverage of the intervals, and errors in probability, or in nats "
-    "of mean nll",
-    "curves": "Predictions: medians and intervals, by what each band is of (where within is False, "
-    "nothing was fitted); how far prior and likelihood move the mean curve",
-    "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
-    "may lie below again later)",
-    "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
-    "useful": "The largest useful number of demonstrations: from there on doubling gains less",
-}

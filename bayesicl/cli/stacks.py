@@ -59,6 +59,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         rows = fit_and_save(
             some, laws, out, settings=settings, noise=f"misfit@{NAME}", seed=args.seed,
             device=args.device, ending=args.format, keep=keep, executor=args.executor,
+            remark=False,  # falls are told once, by the stack
         )  # fmt: skip
         failures.extend(row.failure for row in rows)
         return {(r.gates["study"], r.gates["law"]): r.path for r in rows if not r.failure}

@@ -1,10 +1,10 @@
 """What `forecast` tells of one fit or stack after the other."""
 
 import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
 from bayesicl.cli.fit import fit_table
@@ -23,13 +23,14 @@ if TYPE_CHECKING:
 class Told:
     """What is told of one fit or stack: who it is, what it predicts, and how that fared.
 
-    named: study and law. cells: scores of what was held out, if anything was. sensitivity: of
-    the mean curve to the prior. complaint: why a fit is not to be relied on. alarms: why its law is
-    not. cautions: falls within the noise that was fitted. factor: by which its bands are wider for
-    alarms.
+    named: study and law. fitted: how much of the study was, and whether its fits converged. cells:
+    scores of what was held out, if anything was. sensitivity: of the mean curve to the prior.
+    complaint: why a fit is not to be relied on. alarms: why its law is not. cautions: falls within
+    the noise that was fitted. factor: by which its bands are wider for alarms.
     """
 
     named: dict[str, str]
+    fitted: dict[str, Any]
     prediction: "xr.Dataset"
     cells: "pd.DataFrame | None"
     sensitivity: "pd.DataFrame"
@@ -89,9 +90,25 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     prediction = predict(tree, grid, law=law, seed=args.seed)
     named = {"study": label(tree), "law": law_label(tree)}
     moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
-    told = alarms([tree], [1.0])
+    told = alarms([tree], [1.0], law=law)
     within = [fall for fall in falls([tree], [1.0]) if fall not in told]
-    return Told(named, prediction, cells, moved, common.complaint(tree), told, within)
+    worse = common.complaint(tree)
+    return Told(named, _fitted([tree]), prediction, cells, moved, worse, told, within)
+
+
+def _fitted(trees: "Sequence[xr.DataTree]") -> dict[str, Any]:
+    """How much of a study was fitted, and whether every fit of it passed its gates."""
+    from bayesicl.tree import study_of
+
+    cells = study_of(trees[0]).cells
+    fitted, held_out = (cells.loc[cells["fitted"] == own, "shots"] for own in (True, False))
+    return {
+        "cells": len(fitted),
+        "from": int(fitted.min()),
+        "to": int(fitted.max()),
+        "held_out": len(held_out),
+        "converged": all(tree.attrs["passed"] for tree in trees),
+    }
 
 
 def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told:
@@ -122,6 +139,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
     return Told(
         {"study": stack.study, "law": STACK},
+        _fitted(stack.trees),
         prediction,
         cells,
         sensitivity(stack.trees, [one.sel(shots=args.shots) for one in predictions], stack.weights),

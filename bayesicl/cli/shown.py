@@ -1,0 +1,91 @@
+"""The tables of `forecast` for people: decisions first, and no wider than they need be."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from bayesicl.cli import common
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+HEADINGS = {
+    "fits": "Fitted: so many cells, from and to these shots",
+    "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
+    "useful": "The largest useful number of demonstrations: from there on doubling gains less",
+    "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
+    "may lie below again later)",
+    "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "
+    "shots they extrapolate",
+    "scores": "Held-out cells: coverage of the intervals, and errors in probability, or in nats "
+    "of mean nll",
+    "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
+    "it had not seen",
+    "sensitivity": "How far the mean curve hangs on the prior: power-scaling sensitivity to prior "
+    "and likelihood. Above .05 matters; with a pareto_k above .7 it is not known. This is no alarm",
+}
+REPEATED = ("study", "law", "hypothesis")  # not shown where they tell nothing apart
+
+
+def for_people(tables: "Mapping[str, pd.DataFrame]", last: int) -> None:
+    """Print the tables of `HEADINGS` that are there. last: the longest shots that were asked."""
+    alike = {column for column in REPEATED if tables["curves"][column].nunique() == 1}
+    for name, heading in HEADINGS.items():
+        if name not in tables:
+            continue
+        table = WAYS[name](tables[name], last) if name in WAYS else tables[name]
+        told = {"fits": {"hypothesis"}, "weights": {"study"}}.get(name, set(REPEATED))
+        print(f"\n{heading}")
+        common.show(table.drop(columns=list(alike & told & set(table))))
+
+
+def _fits(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
+    return table.assign(converged=table["converged"].map({True: "yes", False: "NO"}))
+
+
+def _shots_to(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
+    quantiles = {c: table[c].map(lambda n: _shots(n, last)) for c in table if c.startswith("n* ")}
+    return table.assign(**quantiles)
+
+
+def _useful(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
+    shown = table["useful_shots"].map(lambda n: _shots(n, table["last"].iloc[0]))
+    return table.assign(useful_shots=shown).drop(columns="last")
+
+
+def _shots(n: float, last: int) -> str:
+    return f"{n:.0f}" if n <= last else f"> {last}"
+
+
+def _reached(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
+    """Probabilities of which so many draws cannot show less, nor certainty."""
+    return _placed(table.assign(probability=table["probability"].map(_hedged)))
+
+
+def _hedged(probability: float) -> str:
+    if 0.001 <= probability <= 0.999:
+        return f"{probability:.3f}"
+    return "<0.001" if probability < 0.5 else ">0.999"
+
+
+def _curves(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
+    for lower in [column for column in table if column.startswith("lower ")]:
+        level = lower.removeprefix("lower ")
+        upper = f"upper {level}"
+        ends = [f"{a:.3f} to {b:.3f}" for a, b in zip(table[lower], table[upper], strict=True)]
+        table = table.assign(**{lower: ends}).rename(columns={lower: level}).drop(columns=upper)
+    return _placed(table)
+
+
+def _placed(table: "pd.DataFrame") -> "pd.DataFrame":
+    """`within`, of the fitted shots, in words."""
+    where = table["within"].map({True: "fitted", False: "outside"})
+    return table.assign(within=where).rename(columns={"within": "range"})
+
+
+WAYS = {
+    "fits": _fits,
+    "shots_to": _shots_to,
+    "useful": _useful,
+    "reached": _reached,
+    "curves": _curves,
+}
