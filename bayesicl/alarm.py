@@ -1,7 +1,9 @@
 """When no law is adequate: what says so, and by how much bands must then be wider.
 
-Three things ring, each about 1 time in 100 or less where one law of the stack, however light, and
-its prior hold: a share is the largest over the laws, each compared with its own draws.
+Three things ring, each about 1 time in 100 or less where one law of the stack, however light, its
+prior and its noise hold: a share is the largest over the laws, each compared with its own draws. Of
+many sound studies up to 3 in 100 ring. A noise that takes cells for independent which share their
+prompts is not held: then they ring more often.
 
 - the fitted cells conflict with the prior (Box 1980; Evans & Moshonov 2006, "Checking for
   prior-data conflict"): fewer than 1 % of the curves that the prior draws lie as far from the rest
@@ -10,20 +12,20 @@ its prior hold: a share is the largest over the laws, each compared with its own
   same way with what the fit to the cells before it draws. Such shares are uniform and independent
   of each other, however much the cells of one stretch go together. The least of them is judged by
   how small the least of so many would be (Sidak);
-- they fall where no law can, beyond the measurements' own errors, and fewer than 1 % of new
-  measurements under the noise that was fitted, and a law's misfit as large as was fitted, fall as
-  far. A fall within that is a caution.
+- a curve falls where no law can, beyond the cells' errors as they are drawn (see `fall`), and fewer
+  than 1 % of new measurements under the noise that was fitted, and a law's misfit as large as was
+  fitted, fall as far. A fall within that is a caution.
 
 When one rings, spreads of the forecast about its median are multiplied, outside the fitted shots,
-by the factor that gives the forecasts from the origins the best score (`needed`), never by less
-than 1; less within a doubling of the fitted shots, which nothing jumps at (`growth`).
+by a factor that grows from 1 to its full size within a doubling of them (`growth`), so that nothing
+jumps: the one with which the forecasts from the origins score best (`needed`).
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
-import jax
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -32,16 +34,19 @@ from bayesicl.device import precision
 from bayesicl.errors import FALL
 from bayesicl.fall import steepest
 from bayesicl.law import Law
-from bayesicl.program import arrays
+from bayesicl.program import arrays, study_key
 from bayesicl.restore import engine_of, natural_values
-from bayesicl.scale import scale_of
 from bayesicl.score import HeldOut
+from bayesicl.stack import at_origin
 from bayesicl.study import Study
-from bayesicl.tree import label, remarks, study_of
+from bayesicl.tree import remarks, study_of
 
 RARE = 0.01
 RIDGE = 0.05  # of a cell's variance: cells that go together exactly would tell nothing of y
 FAINT = 1e-4  # a share below that is not told: it is of a tail that a thousand draws show
+FEWEST = 100  # draws: fewer cannot show what is rare
+WIDEST = 10.0  # beyond which bands say nothing at all
+GRID = 1001  # factors that are tried
 FINEST = 1e-3  # sd of a forecast, in probability: a share of items is not known better
 
 
@@ -66,7 +71,7 @@ def oddness(y: np.ndarray, draws: np.ndarray) -> float:
     covariance = z.T @ z / len(z) + RIDGE * np.eye(z.shape[1])
     own = np.sum(z * np.linalg.solve(covariance, z.T).T, axis=1)
     distance = own / (1.0 - own / len(z))  # with the one's own part in the covariance taken out
-    share = float(np.mean(distance >= distance[0] * (1 - 1e-9)))
+    share = float(np.mean(distance >= distance[0] * (1 - 1e-6)))  # draws are kept in float32
     return share if share * len(z) > 1.5 else min(share, _beyond(distance[0], distance[1:]))
 
 
@@ -126,26 +131,44 @@ def stretches(forecasts: Sequence[Sequence[HeldOut]]) -> list[tuple[pd.DataFrame
     return found
 
 
-def falling(trees: Sequence[xr.DataTree], law: str | Path | Law | None = None) -> float:
-    """Share of new measurements of the fitted cells that fall as far as the cells do.
+def falls(trees: Sequence[xr.DataTree], weights: Sequence[float]) -> dict[int, str]:
+    """Falls beyond the cells' own errors, by curve; none where a law here may fall.
 
-    By `fall.steepest`, with the noise that was fitted (`anew`); of laws the largest share. It errs
-    on the side of silence: these cells have told the fit of their scatter. law: where to find a
-    user's law that has moved since the fit.
+    They are told in the words of the heaviest law, and ring only where they are beyond the noise
+    that was fitted, too (`falling`).
     """
+    study, found = study_of(trees[0]), {}
+    heaviest = trees[int(np.argmax(weights))]
+    for h, name in enumerate(study.hypotheses):
+        own = f"{study.curve_name(h)}: "
+        told = [[r for r in remarks(t.attrs, FALL) if r.startswith(own)] for t in trees]
+        if all(told):
+            curve = f"hypothesis {name} " if len(study.hypotheses) > 1 else ""
+            [fall] = [r for r in remarks(heaviest.attrs, FALL) if r.startswith(own)]
+            found[h] = curve + fall.removeprefix(own)
+    return found
+
+
+def falling(trees: Sequence[xr.DataTree], drawn: Sequence[np.ndarray], curve: int) -> float:
+    """Share of new measurements of a curve's fitted cells that fall as far as the cells do.
+
+    drawn: of each fit, new measurements (draws, cells) under the noise that was fitted (`anew`). By
+    `fall.steepest`; of laws the largest share. It errs on the side of silence: these cells have
+    told the fit of their scatter.
+    """
+    cells = study_of(trees[0]).cells
+    own = cells.loc[cells["fitted"], "hypothesis"].to_numpy() == curve
+    scale = study_of(trees[0]).scale
     shares = []
-    for tree in trees:
-        y, study = tree["observed_data"]["y"], tree["study"]
-        hypothesis = study["hypothesis"].to_numpy()[y["cell"].to_numpy()]
-        scale = scale_of(study.attrs["outcome"])
-        drawn = anew(tree, law)
-        drawn = drawn[np.isfinite(drawn).all(axis=1)]
-        drops = steepest(np.vstack([y.to_numpy(), drawn]), hypothesis, scale)
-        shares.append(float(np.mean(drops >= drops[0] - 1e-6)))  # draws are kept in float32
+    for tree, again in zip(trees, drawn, strict=True):
+        again = again[np.isfinite(again).all(axis=1)]
+        y = np.vstack([tree["observed_data"]["y"].to_numpy(), again])
+        drops = steepest(y[:, own], scale)
+        shares.append(float(np.mean(drops >= drops[0] - 1e-9)))
     return max(shares)
 
 
-def anew(tree: xr.DataTree, law: str | Path | Law | None = None) -> np.ndarray:
+def anew(tree: xr.DataTree, *, law: str | Path | Law | None = None, seed: int = 0) -> np.ndarray:
     """New measurements of the fitted cells, a draw of the posterior each: (draws, cells).
 
     Law and sizes of the noise are those of the fit; all else is drawn as if no cell had been seen,
@@ -155,70 +178,93 @@ def anew(tree: xr.DataTree, law: str | Path | Law | None = None) -> np.ndarray:
     with precision():
         design, data = arrays(study, backgrounds=int(tree.attrs["backgrounds"]))
         unseen = data | {"fitted": np.zeros_like(data["fitted"])}
-        told = engine_of(tree, law).describe(
-            jax.random.key(0), natural_values(tree), design, unseen, seen=False
-        )
+        key = study_key(seed, study, "anew")
+        told = engine_of(tree, law).describe(key, natural_values(tree), design, unseen, seen=False)
     fitted = np.flatnonzero(study.cells["fitted"])
     return told["y"].reshape(-1, told["y"].shape[-1])[:, fitted]
 
 
-def alarms(
+class Heard(NamedTuple):
+    """rung: why no law is adequate, each reason in a sentence. cautions: what did not ring."""
+
+    rung: list[str]
+    cautions: list[str]
+
+
+def judge(
     trees: Sequence[xr.DataTree],
     weights: Sequence[float],
     forecasts: Sequence[Sequence[HeldOut]] = (),
     *,
     law: str | Path | Law | None = None,
-) -> list[str]:
-    """Why no law here is adequate, each reason in a sentence; none where all seems well.
+    seed: int = 0,
+) -> Heard:
+    """What speaks against all these laws together; nothing where all seems well.
 
-    trees: fits of one study under the laws of a stack, or under one law. weights: of the laws; the
-    heaviest says where the curve falls. forecasts: see `stretches`. law: see `falling`.
+    trees: fits of one study under the laws of a stack, or under one law, with FEWEST draws or more.
+    weights: of the laws; the heaviest says where the curve falls. forecasts: see `stretches`. law:
+    where to find a user's law that has moved since the fit. seed: of new measurements.
     """
-    found = []
+    if any(_measured(tree, "prior_predictive").shape[0] < FEWEST for tree in trees):
+        return Heard([], [f"alarms are not judged by fewer than {FEWEST} draws"])
+    rung, cautions = [], []
     if (share := conflict(trees)) < RARE:
-        found.append(
+        rung.append(
             f"the fitted cells conflict with the prior ({_share(share)} of its curves are as odd)"
         )
     if odd := stretches(forecasts):
         cells, least = min(odd, key=lambda pair: pair[1])
-        if 1 - (1 - least) ** len(odd) < RARE:
+        if _least_of(least, len(odd)) < RARE:
             shots = cells["shots"]
-            found.append(
+            rung.append(
                 f"the cells before did not foresee those at {_span(shots.min(), shots.max())} "
                 f"shots ({_share(least)} of forecasts are as odd)"
             )
-    told = falls(trees, weights)
-    return found + (told if told and falling(trees, law) < RARE else [])
+    if told := falls(trees, weights):
+        drawn = [anew(tree, law=law, seed=seed) for tree in trees]
+        curves = len(study_of(trees[0]).hypotheses)
+        for curve, fall in told.items():
+            if _least_of(falling(trees, drawn, curve), curves) < RARE:
+                rung.append(fall)
+            else:
+                cautions.append(f"{fall}; yet noise as it was fitted may come out so")
+    return Heard(rung, cautions)
 
 
-def falls(trees: Sequence[xr.DataTree], weights: Sequence[float]) -> list[str]:
-    """Falls beyond the measurements' own errors; none where a law of the stack may fall.
+def _least_of(share: float, n: int) -> float:
+    """How probable it is that the least of n independent uniform shares is as small (Sidak)."""
+    return float(-np.expm1(n * np.log1p(-min(share, 1 - 1e-12))))
 
-    They ring only where they are beyond the noise that was fitted, too (`falling`).
+
+def needed(forecasts: Mapping[int, HeldOut], study: Study) -> float:
+    """The factor on spreads that gives the forecasts from a study's origins the best score.
+
+    forecasts: by origin (`stack.mixtures`), of fitted cells of the study. Spreads grow up to the
+    factor by `growth` from each origin on. The score is that of Dawid & Sebastiani (1999),
+    log(sd^2) + (error / sd)^2, summed over cells, each origin counting as one. Between 1, also
+    where there is no forecast, and WIDEST. The laws' weights come of the same cells, and late cells
+    count at many origins: it is a rule of thumb, and so low rather than high.
     """
-    if not all(remarks(tree.attrs, FALL) for tree in trees):
-        return []
-    heaviest = trees[int(np.argmax(weights))]
-    named = f"{label(heaviest)}: "
-    return [fall.removeprefix(named) for fall in remarks(heaviest.attrs, FALL)]
-
-
-def needed(forecasts: Sequence[HeldOut]) -> float:
-    """The factor on spreads about medians that gives forecasts from origins the best score; >= 1.
-
-    That is the score of Dawid & Sebastiani (1999), log(sd^2) + (error / sd)^2, summed over cells,
-    each origin counting as one: its best factor is the root mean square of error / sd. 1 where
-    there is no forecast.
-    """
-    squares = []
-    for found in forecasts:
+    told = []
+    for k, found in forecasts.items():
         drawn = found.measured[np.isfinite(found.measured).all(axis=1)]
         if not len(drawn):
             continue
-        error = found.cells["y"].to_numpy() - np.median(drawn, axis=0)
-        sd = np.maximum(drawn.std(axis=0), FINEST)
-        squares.append(np.mean((error / sd) ** 2))
-    return max(1.0, float(np.sqrt(np.mean(squares)))) if squares else 1.0
+        cells = found.cells
+        z = (cells["y"].to_numpy() - np.median(drawn, axis=0)) / np.maximum(drawn.std(0), FINEST)
+        by = growth(
+            at_origin(study, k), cells["hypothesis"].to_numpy(), cells["shots"].to_numpy(), 2.0
+        )
+        told.append((by - 1.0, z))
+    if not told:
+        return 1.0
+
+    def loss(log_factor: float) -> float:
+        spreads = [(1.0 + np.expm1(log_factor) * grown, z) for grown, z in told]
+        return sum(float(np.mean(2.0 * np.log(by) + (z / by) ** 2)) for by, z in spreads)
+
+    grid = np.linspace(0.0, np.log(WIDEST), GRID)
+    return float(np.exp(grid[np.argmin([loss(x) for x in grid])]))
 
 
 def growth(study: Study, names: np.ndarray, shots: np.ndarray, factor: float) -> np.ndarray:
@@ -257,7 +303,7 @@ def widened(prediction: xr.Dataset, study: Study, factor: float) -> xr.Dataset:
 
 
 def widened_cells(found: HeldOut, study: Study, factor: float) -> HeldOut:
-    """The same of held-out cells; what is widened has no density any more."""
+    """The same of held-out cells. Their density stays what it was before they were widened."""
     if factor == 1:
         return found
     cells = found.cells
@@ -267,23 +313,17 @@ def widened_cells(found: HeldOut, study: Study, factor: float) -> HeldOut:
         middle = np.median(x, axis=0)
         return np.where(by == 1, x, study.scale.cut(middle + by * (x - middle)))
 
-    log_score = np.where(by == 1, found.log_score, np.nan)
-    return HeldOut(cells, spread(found.measured), spread(found.curve), log_score)
+    return HeldOut(cells, spread(found.measured), spread(found.curve), found.log_score)
 
 
-def in_words(reasons: Sequence[str], factor: float) -> str:
-    """What `alarms` found, and what became of the bands; "" where nothing was found."""
-    if not reasons:
+def in_words(rung: Sequence[str], factor: float) -> str:
+    """What rang, and what became of the bands; "" where nothing did."""
+    if not rung:
         return ""
     meant = "No law here is adequate: lean on no band"
     if factor > 1:
         meant += f", though those beyond the fit are up to {factor:.2g} times as wide as the laws'"
-    return f"ALARM: {'; '.join(reasons)}. {meant}."
-
-
-def caution(fall: str) -> str:
-    """What to say of a fall that did not ring."""
-    return f"caution: {fall}; yet noise as it was fitted may come out so."
+    return f"ALARM: {'; '.join(rung)}. {meant}."
 
 
 def _share(share: float) -> str:

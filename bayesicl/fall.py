@@ -25,18 +25,20 @@ def drops(y: np.ndarray, scale: Scale) -> np.ndarray:
     return np.where(np.tri(PARTS, k=-1, dtype=bool).T, drop, -np.inf)
 
 
-def steepest(y: np.ndarray, hypothesis: np.ndarray, scale: Scale) -> np.ndarray:
-    """The largest of `drops` of any curve of a study: (...).
-
-    y: (..., cells). hypothesis: (cells,) to which curve each belongs. -inf of curves too short.
-    """
-    curves = [y[..., hypothesis == h] for h in np.unique(hypothesis)]
-    found = [drops(one, scale).max(axis=(-2, -1)) for one in curves if one.shape[-1] >= PARTS]
-    return np.max(found, axis=0) if found else np.full(y.shape[:-1], -np.inf)
+def steepest(y: np.ndarray, scale: Scale) -> np.ndarray:
+    """The largest of `drops`, y: (..., cells) of one curve; -inf of curves too short: (...)."""
+    if y.shape[-1] < PARTS:
+        return np.full(y.shape[:-1], -np.inf)
+    return drops(y, scale).max(axis=(-2, -1))
 
 
 def fall(cells: pd.DataFrame, scale: Scale) -> str:
-    """Where a curve is worse than an earlier stretch beyond its errors, in words; or ''."""
+    """Where a curve is worse than an earlier stretch beyond its errors, in words; or ''.
+
+    Errors are those that are drawn (`Study.cells`): of mean probabilities the largest that there
+    can be, of a mean nll an estimate, and where there are none nothing is said. A stretch's error
+    takes its cells for independent.
+    """
     if len(cells) < PARTS:
         return ""
     y, e, n = (cells[name].to_numpy() for name in ("y", "error", "shots"))

@@ -95,9 +95,13 @@ def score_cells(
 
     Raises InputError where nothing was held out.
     """
-    key = study_key(seed, study_of(tree))
-    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    rng = own_rng(study_of(tree), seed)
     return scored(held_out(tree, law=law, seed=seed), law_label(tree), rng)
+
+
+def own_rng(study: Study, seed: int) -> np.random.Generator:
+    """A study's own random numbers, for randomised PIT: studies are independent."""
+    return np.random.default_rng(np.asarray(jax.random.key_data(study_key(seed, study))))
 
 
 def scored(found: HeldOut, law: str, rng: np.random.Generator) -> pd.DataFrame:

@@ -127,21 +127,21 @@ def stacking(
     return w
 
 
-def by_origin(forecasts: Iterable[Ahead], laws: Iterable[str]) -> list[list[HeldOut]]:
+def by_origin(forecasts: Iterable[Ahead], laws: Iterable[str]) -> dict[int, list[HeldOut]]:
     """What each law says from each origin that all of them have passed, the earliest first."""
     by: dict[int, dict[str, HeldOut]] = {}
     for law, origin, found in forecasts:
         by.setdefault(origin, {})[law] = found
     asked = list(laws)
-    return [[by[k][law] for law in asked] for k in sorted(by) if by[k].keys() >= set(asked)]
+    return {k: [by[k][law] for law in asked] for k in sorted(by) if by[k].keys() >= set(asked)}
 
 
 def mixtures(
     forecasts: Iterable[Ahead], weights: Mapping[str, float], *, seed: int = 0
-) -> list[HeldOut]:
+) -> dict[int, HeldOut]:
     """The mixture's forecast from each origin that all laws have passed, the earliest first."""
     whole = by_origin(forecasts, weights)
-    return [mix(laws, list(weights.values()), seed=seed) for laws in whole]
+    return {k: mix(laws, list(weights.values()), seed=seed) for k, laws in whole.items()}
 
 
 def mix(parts: Sequence[HeldOut], weights: Sequence[float], *, seed: int = 0) -> HeldOut:

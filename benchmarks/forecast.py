@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 from holdouts import tables
-from holdouts.sides import UNSEEN, How, run_law, run_peer, run_stack
+from holdouts.sides import OTHERS, UNSEEN, How, run_law, run_peer, run_stack
 from holdouts.sources import (
     FAILURES,
     SOURCES,
@@ -80,6 +80,10 @@ def main() -> None:
         list_failures(sources).to_csv(FAILURES, index=False, lineterminator="\n")
         return
     asked = units(sources, committed_failures(sources), args.fractions, args.rolling)
+    if any(OTHERS in spec for spec in (*args.laws, *args.stacked)):
+        several = {u.study.label for u in asked if len(u.study.hypotheses) > 1}
+        asked = [unit for unit in asked if unit.study.label not in several]
+        print(f"left out, of several hypotheses: {len(several)} studies", file=sys.stderr)
     if not asked:
         raise InputError("no split leaves anything to predict: see --fractions and --rolling")
     (args.out / "scored").mkdir(parents=True, exist_ok=True)

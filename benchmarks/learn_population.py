@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pandas as pd
 import xarray as xr
-from holdouts.sides import prior_without
+from holdouts.sides import WHOLE, prior_without
 from holdouts.sources import (
     FOLDS,
     NO_LEARNING,
@@ -78,7 +78,7 @@ def main() -> None:
         weights = [1.0 / count[source] for source, _ in here]
         said = ", ".join(f"{name} ({n // len(args.laws)} curves)" for name, n in count.items())
         record = learn([tree for _, tree in here], source=said, weights=weights)
-        name = "all.json" if left_out is None else prior_without(left_out)
+        name = WHOLE if left_out is None else prior_without(left_out)
         (args.out / name).write_text(json.dumps(record, indent=1) + "\n")
         print(f"{name}: {said}")
 

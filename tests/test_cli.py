@@ -263,7 +263,7 @@ def refused(result, words):
         (["compare", "ONE"], ["nothing to compare"]),
         (["compare", "ONE", "OTHER"], ["different data"]),
         (["forecast", "FITS", "--shots", "0;10"], ["--shots", "whole numbers", "0;10"]),
-        (["forecast", "FITS", "--shots", "99999999"], ["shots", "10000000"]),
+        (["forecast", "FITS", "--shots", "99999999"], ["--shots", "at most 10000000"]),
         (["forecast", "FITS", "--threshold", "90"], ["--threshold"]),
         (["forecast", "FITS", "--fit-shots", "25%"], ["--fit-shots is for a table"]),
         (["forecast", "TABLE", "--out", "new"], ["--fit-shots 25%"]),
@@ -516,12 +516,38 @@ def test_forecast_for_people(fitted, capsys):
     ],
 )
 def test_forecast_cautions_where_the_hold_out_went_wrong(inside, cells, known, words):
-    from bayesicl.cli.forecast import _cautions
+    from bayesicl.cli.forecast import _misses
 
     row = {"law": "power", "cells": cells, "coverage 90%": inside / cells, "verdict 90%": known}
-    lines = _cautions(pd.DataFrame([row]))
+    lines = _misses(pd.DataFrame([row]))
     assert len(lines) == (words is not None)
     assert all(line.startswith("power: ") and words in line for line in lines)
+
+
+def test_a_study_rings_where_all_its_laws_do():
+    from bayesicl.alarm import Heard
+    from bayesicl.cli.forecast import _rung
+
+    def of(study, law, *why):
+        return {"study": study, "law": law}, Heard(list(why), []), 2.0
+
+    alarms, cautions, lines = _rung(
+        [of("a", "flat", "odd"), of("a", "hill"), of("b", "flat", "odd")]
+    )
+    assert alarms == [{"study": "b", "law": "flat", "alarm": "odd", "widened": 2.0}]
+    [row] = cautions
+    assert row["study"] == "a"
+    assert row["caution"] == "this law is not adequate: odd; lean on none of its bands"
+    assert lines[0].startswith("a, flat: caution: this law is not adequate")
+    assert lines[1].startswith("b, flat: ALARM: odd. No law here is adequate")
+    assert lines[2] == "1 of 2 studies rang; of sound ones up to 3 in 100 may."
+
+
+def test_nothing_is_shown_where_every_fit_broke_down(capsys):
+    from bayesicl.cli.shown import for_people
+
+    for_people({}, 10)
+    assert capsys.readouterr().out == ""
 
 
 def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):

@@ -122,10 +122,11 @@ def test_fits_that_failed_their_gates_are_left_out(monkeypatch):
 
 def test_mixtures_are_of_origins_that_all_laws_have():
     some = [Ahead("a", 4, held(0.1)), Ahead("b", 4, held(0.2)), Ahead("a", 3, held(0.1))]
-    [one] = mixtures(some, {"a": 0.5, "b": 0.5})
+    [(k, one)] = mixtures(some, {"a": 0.5, "b": 0.5}).items()
+    assert k == 4
     assert np.unique(one.measured).tolist() == [0.1, 0.2]
     two = mixtures([*some, Ahead("b", 3, held(0.9))], {"a": 0.0, "b": 1.0})
-    assert [np.unique(one.measured).tolist() for one in two] == [[0.9], [0.2]]
+    assert {k: np.unique(one.measured).tolist() for k, one in two.items()} == {3: [0.9], 4: [0.2]}
 
 
 def test_mixture_of_held_out_forecasts():

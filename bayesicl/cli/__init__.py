@@ -8,8 +8,8 @@ Example:
   bayesicl summary fits
   bayesicl plot fits --out figures
 
-Exit codes: 0 all is well, 2 bad input, 3 a fit that was made or used did not converge,
-or a check did not find a law calibrated, 4 a fit broke down and was not made.
+Exit codes: 0 all is well, 2 bad input, 3 a fit that was made or used did not converge, a check did
+not find a law calibrated, or no law of a forecast is adequate, 4 a fit broke down and was not made.
 """
 
 import argparse

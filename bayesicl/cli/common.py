@@ -124,9 +124,14 @@ def add_sampling_options(group: argparse._ArgumentGroup) -> None:
 
 def shot_list(text: str) -> list[int]:
     """Read "0,10,100"."""
+    from bayesicl.checks import MAX_SHOTS
+
     if not re.fullmatch(r"\d+(,\d+)*", text):
         raise argparse.ArgumentTypeError(f"must be whole numbers like 0,10,100, got {text!r}")
-    return sorted({int(n) for n in text.split(",")})
+    shots = sorted({int(n) for n in text.split(",")})
+    if shots[-1] > MAX_SHOTS:
+        raise argparse.ArgumentTypeError(f"must be at most {MAX_SHOTS}, got {shots[-1]}")
+    return shots
 
 
 def _renamed(text: str) -> tuple[str, str]:

@@ -7,9 +7,10 @@ Each band says what it is of: the mean curve is not a new measurement.
 --law stack, the recommended one, mixes laws under the prior of bayesicl's bank, with the laws'
 misfit; each is weighted by how it predicted fitted cells that it had not seen. --plot draws it.
 
-An ALARM tells that no law is adequate: the fitted cells conflict with the prior, were not foreseen
-from those before them, or fall as the law cannot. The stack's bands are then wider beyond the fit,
-and the exit code is 3.
+An ALARM tells that no law here is adequate: the fitted cells conflict with the prior, fall as the
+law cannot or, which the stack alone looks at, were not foreseen from those before them. The stack's
+bands are then wider beyond the fit, and the exit code is 3. One law among others that are adequate
+gets a caution.
 
 Example:
   bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
@@ -19,15 +20,18 @@ Example:
 
 import argparse
 import json
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
 from bayesicl.cli.shown import HEADINGS, for_people
 from bayesicl.cli.told import Told, told_of
-from bayesicl.errors import FALL, InputError
+from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from bayesicl.alarm import Heard
 
 ALARMED = 3  # exit code: as where a check came out badly
 UNLIKELY = 0.01  # so many misses, if the cells of a curve were independent
@@ -65,7 +69,6 @@ def run(args: argparse.Namespace) -> int:
     """Print scores of what was held out, predictions and, if asked, what reaches the threshold."""
     import pandas as pd
 
-    from bayesicl.alarm import caution, in_words
     from bayesicl.decide import reach, shots_to, useful_shots
     from bayesicl.forecast import bands
     from bayesicl.score import score
@@ -75,9 +78,7 @@ def run(args: argparse.Namespace) -> int:
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("cells", *HEADINGS)}
     complaints: list[str] = []
     failures: list[str] = []
-    alarms: list[dict[str, str | float]] = []
-    cautions: list[dict[str, str]] = []
-    rung: list[str] = []
+    against: list[tuple[dict[str, str], Heard, float]] = []
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
         for i, (column, value) in enumerate(told.named.items()):
@@ -86,11 +87,8 @@ def run(args: argparse.Namespace) -> int:
 
     for told in told_of(args, failures, parts["weights"]):
         complaints.append(told.complaint)
-        alarms += [told.named | {"alarm": why, "widened": told.factor} for why in told.alarms]
-        cautions += [told.named | {"kind": FALL, "caution": why} for why in told.cautions]
-        said = [in_words(told.alarms, told.factor), *map(caution, told.cautions)]
-        rung += [f"{', '.join(told.named.values())}: {words}" for words in said if words]
-        add("fits", told, pd.DataFrame([told.fitted]))
+        against.append((told.named, told.heard, told.factor))
+        add("fits", told, told.fitted)
         if told.cells is not None:
             parts["cells"].append(told.cells)
         words = json.loads(told.prediction.attrs["bands"])
@@ -107,22 +105,52 @@ def run(args: argparse.Namespace) -> int:
     tables = {name: pd.concat(part, ignore_index=True) for name, part in parts.items() if part}
     if "cells" in tables:
         tables["scores"] = score(tables["cells"])
-    if alarms:
-        tables["alarms"] = pd.DataFrame(alarms)
-    if cautions:
-        tables["cautions"] = pd.DataFrame(cautions)
+    alarms, cautions, lines = _rung(against)
+    tables |= {
+        name: pd.DataFrame(rows)
+        for name, rows in (("alarms", alarms), ("cautions", cautions))
+        if rows
+    }
     if args.json:
         print(json.dumps({name: common.records(table) for name, table in tables.items()}))
     else:
-        for line in rung:
-            print(line)
-        for line in _cautions(tables["scores"]) if "scores" in tables else ():
+        for line in [*lines, *(_misses(tables["scores"]) if "scores" in tables else ())]:
             print(line)
         for_people(tables, max(args.shots))
     return common.finish(complaints, failures) or (ALARMED if alarms else 0)
 
 
-def _cautions(scores: "pd.DataFrame") -> list[str]:
+def _rung(
+    against: "Sequence[tuple[dict[str, str], Heard, float]]",
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
+    """Rows of alarms and of cautions, and both in words.
+
+    against: study and law of each fit or stack, what speaks against it, and by which factor its
+    bands are wider. A study rings where all its laws do.
+    """
+    from bayesicl.alarm import in_words
+
+    alarms, cautions, lines = [], [], []
+    sound = {named["study"] for named, heard, _ in against if not heard.rung}
+    for named, heard, factor in against:
+        who, beware = ", ".join(named.values()), heard.cautions
+        if heard.rung and named["study"] in sound:
+            why = "; ".join(heard.rung)
+            beware = [f"this law is not adequate: {why}; lean on none of its bands", *beware]
+        elif heard.rung:
+            alarms += [named | {"alarm": why, "widened": factor} for why in heard.rung]
+            lines.append(f"{who}: {in_words(heard.rung, factor)}")
+        cautions += [named | {"caution": text} for text in beware]
+        lines += [f"{who}: caution: {text}." for text in beware]
+    studies, rang = ({row["study"] for row in rows} for rows in ([n for n, *_ in against], alarms))
+    if rang and len(studies) > 1:
+        lines.append(
+            f"{len(rang)} of {len(studies)} studies rang; of sound ones up to 3 in 100 may."
+        )
+    return alarms, cautions, lines
+
+
+def _misses(scores: "pd.DataFrame") -> list[str]:
     """What a bad hold-out means for the predictions, in words: one line a law."""
     from scipy.stats import binom
 
@@ -137,7 +165,7 @@ def _cautions(scores: "pd.DataFrame") -> list[str]:
             lines.append(f"{said}: {end if share < 0.9 else wide}.")
         elif binom.cdf(inside, n, 0.9) < UNLIKELY:
             lines.append(
-                f"{said}: too few curves to blame the law, too many misses to lean on its bands "
-                "beyond the fit."
+                f"{said}: too few curves to blame the law; were its cells independent, too many "
+                "misses to lean on its bands beyond the fit."
             )
     return lines

@@ -1,7 +1,7 @@
 """The tables of `forecast` for people: decisions first, and no wider than they need be."""
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
 
@@ -28,6 +28,8 @@ REPEATED = ("study", "law", "hypothesis")  # not shown where they tell nothing a
 
 def for_people(tables: "Mapping[str, pd.DataFrame]", last: int) -> None:
     """Print the tables of `HEADINGS` that are there. last: the longest shots that were asked."""
+    if "curves" not in tables:
+        return
     alike = {column for column in REPEATED if tables["curves"][column].nunique() == 1}
     for name, heading in HEADINGS.items():
         if name not in tables:
@@ -43,8 +45,8 @@ def _fits(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
 
 
 def _shots_to(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
-    quantiles = {c: table[c].map(lambda n: _shots(n, last)) for c in table if c.startswith("n* ")}
-    return table.assign(**quantiles)
+    quantiles = [column for column in map(str, table) if column.startswith("n* ")]
+    return table.assign(**{c: table[c].map(lambda n: _shots(n, last)) for c in quantiles})
 
 
 def _useful(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
@@ -52,7 +54,7 @@ def _useful(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
     return table.assign(useful_shots=shown).drop(columns="last")
 
 
-def _shots(n: float, last: int) -> str:
+def _shots(n: Any, last: int) -> str:
     return f"{n:.0f}" if n <= last else f"> {last}"
 
 
@@ -68,7 +70,7 @@ def _hedged(probability: float) -> str:
 
 
 def _curves(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
-    for lower in [column for column in table if column.startswith("lower ")]:
+    for lower in [column for column in map(str, table) if column.startswith("lower ")]:
         level = lower.removeprefix("lower ")
         upper = f"upper {level}"
         ends = [f"{a:.3f} to {b:.3f}" for a, b in zip(table[lower], table[upper], strict=True)]

@@ -12,6 +12,7 @@ from bayesicl.cli.fit import fit_and_save
 if TYPE_CHECKING:
     import xarray as xr
 
+    from bayesicl.alarm import Heard
     from bayesicl.curves import Curves
 
 STACK = "stack"
@@ -22,16 +23,15 @@ KEPT = 500  # draws a chain of a fit at an origin
 class Stacked:
     """A study's fits under the laws of the stack, and their weights.
 
-    alarms: why no law is adequate (see `alarm`). cautions: falls that did not ring. factor: by
-    which bands are wider for alarms. left_out: what to say of fits at origins that failed their
+    heard: what speaks against all of its laws (see `alarm`). factor: by which bands are wider for
+    that. left_out: what to say of fits at origins that failed their
     gates; "" if none did.
     """
 
     study: str
     trees: "list[xr.DataTree]"
     weights: list[float]
-    alarms: list[str]
-    cautions: list[str]
+    heard: "Heard"
     factor: float
     left_out: str
 
@@ -43,7 +43,7 @@ class Stacked:
 
 def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> Iterator[Stacked]:
     """Fit, weigh, and give one study after the other; `failures` takes why some fits are not."""
-    from bayesicl.alarm import alarms, falls, needed
+    from bayesicl.alarm import judge, needed
     from bayesicl.curves import Curves
     from bayesicl.files import load
     from bayesicl.law import load_law
@@ -82,15 +82,14 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         weights = weigh(log_scores(found), prior)
         mixed = mixtures(found, weights, seed=args.seed)
         fits_of, shares = list(trees.values()), [weights[law] for law in trees]
-        told = alarms(fits_of, shares, by_origin(found, weights))
-        within = [fall for fall in falls(fits_of, shares) if fall not in told]
+        from_origins = list(by_origin(found, weights).values())
+        heard = judge(fits_of, shares, from_origins, seed=args.seed)
         yield Stacked(
             study.label,
             fits_of,
             shares,
-            told,
-            within,
-            needed(mixed) if told else 1.0,
+            heard,
+            needed(mixed, study) if heard.rung else 1.0,
             _left_out(study.label, len(before) - len(found), len(before)),
         )
 

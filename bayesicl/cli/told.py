@@ -4,7 +4,7 @@ import argparse
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
 from bayesicl.cli.fit import fit_table
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import xarray as xr
 
+    from bayesicl.alarm import Heard
     from bayesicl.curves import Curves
     from bayesicl.scale import Scale
 
@@ -25,18 +26,17 @@ class Told:
 
     named: study and law. fitted: how much of the study was, and whether its fits converged. cells:
     scores of what was held out, if anything was. sensitivity: of the mean curve to the prior.
-    complaint: why a fit is not to be relied on. alarms: why its law is not. cautions: falls within
-    the noise that was fitted. factor: by which its bands are wider for alarms.
+    complaint: why a fit is not to be relied on. heard: what speaks against its laws. factor: by
+    which its bands are wider for that.
     """
 
     named: dict[str, str]
-    fitted: dict[str, Any]
+    fitted: "pd.DataFrame"
     prediction: "xr.Dataset"
     cells: "pd.DataFrame | None"
     sensitivity: "pd.DataFrame"
     complaint: str
-    alarms: list[str]
-    cautions: list[str]
+    heard: "Heard"
     factor: float = 1.0
 
 
@@ -76,7 +76,7 @@ def told_of(
 
 
 def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> Told:
-    from bayesicl.alarm import alarms, falls
+    from bayesicl.alarm import judge
     from bayesicl.forecast import predict
     from bayesicl.score import score_cells
     from bayesicl.sensitivity import sensitivity
@@ -90,35 +90,32 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     prediction = predict(tree, grid, law=law, seed=args.seed)
     named = {"study": label(tree), "law": law_label(tree)}
     moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
-    told = alarms([tree], [1.0], law=law)
-    within = [fall for fall in falls([tree], [1.0]) if fall not in told]
+    heard = judge([tree], [1.0], law=law, seed=args.seed)
     worse = common.complaint(tree)
-    return Told(named, _fitted([tree]), prediction, cells, moved, worse, told, within)
+    return Told(named, _fitted([tree]), prediction, cells, moved, worse, heard)
 
 
-def _fitted(trees: "Sequence[xr.DataTree]") -> dict[str, Any]:
-    """How much of a study was fitted, and whether every fit of it passed its gates."""
+def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
+    """How much of each curve of a study was fitted, and whether every fit passed its gates."""
+    import pandas as pd
+
     from bayesicl.tree import study_of
 
-    cells = study_of(trees[0]).cells
-    fitted, held_out = (cells.loc[cells["fitted"] == own, "shots"] for own in (True, False))
-    return {
-        "cells": len(fitted),
-        "from": int(fitted.min()),
-        "to": int(fitted.max()),
-        "held_out": len(held_out),
-        "converged": all(tree.attrs["passed"] for tree in trees),
-    }
+    study, rows = study_of(trees[0]), []
+    for h, name in enumerate(study.hypotheses):
+        cells = study.cells[study.cells["hypothesis"] == h]
+        shots = cells.loc[cells["fitted"], "shots"]
+        row = {"hypothesis": name, "cells": len(shots), "from": shots.min(), "to": shots.max()}
+        rows.append(row | {"held_out": len(cells) - len(shots)})
+    return pd.DataFrame(rows).assign(converged=all(tree.attrs["passed"] for tree in trees))
 
 
 def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told:
-    import numpy as np
-
-    from bayesicl.alarm import caution, in_words, widened, widened_cells
+    from bayesicl.alarm import in_words, widened, widened_cells
     from bayesicl.files import file_name
     from bayesicl.forecast import predict
     from bayesicl.plot import plot_stack, save_figure
-    from bayesicl.score import held_out, scored
+    from bayesicl.score import held_out, own_rng, scored
     from bayesicl.sensitivity import sensitivity
     from bayesicl.stack import mix, mix_predictions
     from bayesicl.tree import study_of
@@ -127,13 +124,13 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     if not study.cells["fitted"].all():
         parts = [held_out(tree, seed=args.seed) for tree in stack.trees]
         whole = mix(parts, stack.weights, seed=args.seed)
-        rng = np.random.default_rng(args.seed)
-        cells = scored(widened_cells(whole, study, stack.factor), STACK, rng)
+        cells = scored(widened_cells(whole, study, stack.factor), STACK, own_rng(study, args.seed))
     predictions = [predict(tree, grid, seed=args.seed) for tree in stack.trees]
     prediction = mix_predictions(predictions, stack.weights, seed=args.seed)
     prediction = widened(prediction, study, stack.factor)
     if args.plot is not None:
-        wrong = [in_words(stack.alarms, stack.factor), *map(caution, stack.cautions)]
+        cautions = [f"caution: {text}." for text in stack.heard.cautions]
+        wrong = [in_words(stack.heard.rung, stack.factor), *cautions]
         figure = plot_stack(stack.trees, predictions, stack.weights, prediction, wrong=wrong)
         name = f"{file_name(study, STACK)}.png"
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
@@ -144,8 +141,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
         cells,
         sensitivity(stack.trees, [one.sel(shots=args.shots) for one in predictions], stack.weights),
         "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out])),
-        stack.alarms,
-        stack.cautions,
+        stack.heard,
         stack.factor,
     )
 

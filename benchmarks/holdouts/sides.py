@@ -16,7 +16,7 @@ from peers import Cells, Forecast
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from bayesicl.alarm import alarms, needed, widened_cells
+from bayesicl.alarm import judge, needed, widened_cells
 from bayesicl.curves import Curves
 from bayesicl.errors import InputError
 from bayesicl.execute import Job, executor_of
@@ -40,7 +40,7 @@ from bayesicl.stack import (
 from bayesicl.store import Store
 from bayesicl.study import Study
 from holdouts import reach
-from holdouts.sources import Unit
+from holdouts.sources import NO_LEARNING, Unit
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 N_DRAWS = 1000  # of a peer, and about as many of a law's fit are kept
@@ -171,6 +171,7 @@ def log_density(y: np.ndarray, draws: np.ndarray, unit: np.ndarray) -> np.ndarra
 
 OTHERS = "@others"  # the prior that has not seen the unit's source, or its model
 UNSEEN = ("source", "model")
+WHOLE = "all.json"  # the prior that has seen every source of the bank
 
 
 @dataclass(frozen=True)
@@ -193,7 +194,8 @@ class How:
             return name
         if self.priors is None:
             raise InputError(f"{name}: say with --priors where learn_population.py put its priors")
-        file = prior_without(left_out(unit, self.unseen))
+        banked = unit.source not in NO_LEARNING
+        file = prior_without(left_out(unit, self.unseen)) if banked else WHOLE
         return f"{name.removesuffix(OTHERS)}@{self.priors.resolve() / file}"
 
 
@@ -245,32 +247,35 @@ def _fits(
     what: str, asked: Sequence[tuple[int, Unit, Task]], how: How
 ) -> Iterator[tuple[int, Path, str]]:
     """Number of the unit, where its fit is, and why there is none; those kept from before, too."""
+    asked_of: dict[Path, list[int]] = {}  # splits may share a fit
     jobs, ready, folders = [], [], set()
     for number, unit, task in asked:
-        noise = digest(task.noise.name)
-        folder = how.out.resolve() / "fits" / unit.source / unit.splits[0] / noise
+        folder = how.out.resolve() / "fits" / unit.source / digest(task.noise.name)
         store = Store(folder, "nc", N_DRAWS // CHAINS)
         if folder not in folders:
             folder.mkdir(parents=True, exist_ok=True)
             folders.add(folder)
             store.prepare()
         path = store.place(task.study, task.law.name)
+        asked_of.setdefault(path, []).append(number)
+        if len(asked_of[path]) > 1:
+            continue
         try:
             found = store.finished(path, attributes(task, how.settings, SEED, "cpu"))
         except InputError:
             found = None  # made with other code or settings
         if found is None:
-            jobs.append(Job(number, task, how.settings, SEED, "cpu", store, path))
+            jobs.append(Job(len(jobs), task, how.settings, SEED, "cpu", store, path))
         else:
-            ready.append((number, path, ""))
+            ready.append(path)
     spread = executor_of(f"processes={how.processes}", len(jobs), "cpu")
-    with tqdm(total=len(asked), desc=what, file=sys.stderr, mininterval=5) as bar:
-        for one in ready:
-            yield one
+    with tqdm(total=len(asked_of), desc=what, file=sys.stderr, mininterval=5) as bar:
+        for path in ready:
+            yield from ((number, path, "") for number in asked_of[path])
             bar.update()
-        places = {job.number: job.path for job in jobs}
         for outcome in spread(jobs, lambda what: None):
-            yield outcome.number, places[outcome.number], outcome.failure
+            path = jobs[outcome.number].path
+            yield from ((number, path, outcome.failure) for number in asked_of[path])
             bar.update()
 
 
@@ -286,15 +291,14 @@ def run_stack(
 ) -> tuple[list[Scored | None], list[str], pd.DataFrame]:
     """Scores of a stack of laws for each unit, what failed, and each unit's weights and alarms.
 
-    Of a unit whose bands are wider for an alarm there is no log score.
+    Of a unit whose bands are wider for an alarm the log score is that of before.
 
     specs: of its laws, as of `run_law`. usual: their weights before any of them was tried; None for
     those that are best for units that `how.unseen` does not leave out (`usual_weights`).
     """
     asked, failures = [], []
     for i, unit in enumerate(units):
-        early = [replace(unit, study=at_origin(unit.study, k), splits=(f"{unit.splits[0]} {k}",))
-                 for k in origins(unit.study)]  # fmt: skip
+        early = [replace(unit, study=at_origin(unit.study, k)) for k in origins(unit.study)]
         asked += [(i, one, spec) for one in (unit, *early) for spec in specs]
     todo = [(n, unit, task_of(spec, unit, how)) for n, (_, unit, spec) in enumerate(asked)]
     before: dict[int, list[Ahead]] = {}
@@ -327,9 +331,10 @@ def run_stack(
         own = weigh(log_scores(told), start, strength=strength)
         mixed = mixtures(told, own, seed=SEED)
         trees = [load(whole[i][s]) for s in specs]
-        rung = alarms(trees, [own[s] for s in specs], by_origin(told, specs))
+        early = list(by_origin(told, specs).values())
+        rung = judge(trees, [own[s] for s in specs], early, seed=SEED).rung
         found = mix([parts[i][s] for s in specs], [own[s] for s in specs], seed=SEED)
-        factor = needed(mixed) if rung else 1.0
+        factor = needed(mixed, unit.study) if rung else 1.0
         found = widened_cells(found, unit.study, factor)
         out.append(_scored(unit, found, passed[i], _rng(unit, "stack")))
         told_of = {"source": unit.source, "study": unit.study.label, "split": unit.splits[0]}
