@@ -29,6 +29,7 @@ from bayesicl.store import Store
 
 MANY = 20  # fits, for which it is worth while to start processes
 AT_ONCE = 1000  # fits on a GPU
+RENEWED = 2000  # fits of a process before a new one replaces it: each leaves some 70 kB behind
 TRIES = 2  # of a fit whose worker died, perhaps for another's fault
 _one_at_a_time = threading.Lock()  # NumPyro's handlers are one stack for all threads
 
@@ -162,9 +163,11 @@ class _Worker:
             self.process.start()
         theirs.close()  # so that its death is heard
         self.job: Job | None = None
+        self.given = 0  # jobs
 
     def give(self, job: Job) -> None:
         self.job = job
+        self.given += 1
         try:
             self.pipe.send(job.number)
             self.pipe.send(job)
@@ -223,7 +226,10 @@ def processes(jobs: Iterable[Job], progress: Progress, *, count: int) -> Iterato
                 assert job is not None
                 try:
                     yield worker.pipe.recv()
-                    idle.append(worker)
+                    if worker.given < RENEWED:
+                        idle.append(worker)
+                    else:
+                        worker.stop()
                 except (EOFError, ConnectionResetError):
                     worker.stop()
                     tries[job.number] = tries.get(job.number, 0) + 1

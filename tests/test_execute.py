@@ -15,9 +15,9 @@ import pytest
 import simulate
 import xarray as xr
 
-from bayesicl import InputError, load
+from bayesicl import InputError, execute, load
 from bayesicl.cli import main
-from bayesicl.execute import Job, executor_of, here
+from bayesicl.execute import Job, _Worker, executor_of, here
 from bayesicl.store import find_fits
 
 SHORT = ["--chains", "2", "--warmup", "50", "--draws", "50"]
@@ -86,10 +86,16 @@ def same_store(one, two):
 # -- who fits -------------------------------------------------------------------------------------
 
 
-def test_processes_draw_the_same(undisturbed, folder, capsys):
+def test_processes_draw_the_same(undisturbed, folder, capsys, monkeypatch):
+    """However often they are replaced by new ones."""
+    made = []
+    monkeypatch.setattr(execute, "RENEWED", 2)
+    monkeypatch.setattr(execute, "_Worker", lambda: made.append(_Worker()) or made[-1])
     assert main(command(folder, folder / "processes", "--executor", "processes=2")) == 3
     assert capsys.readouterr().out.count("straight") == 4
     same_store(undisturbed, folder / "processes")
+    assert len(made) > 2
+    assert all(worker.given <= 2 for worker in made)
 
 
 @pytest.fixture(scope="module")
