@@ -7,9 +7,13 @@ recognition; what it gains from right labels beyond that is learning (Pan et al.
 together, so that their common parameters count once and draws of the two belong together.
 
 Without demonstrations gold and random labels are one and the same prompt, so both gains count from
-one start, the mean of the two curves' own at 0 shots (or that of the one measured there).
+one start: the gold curve's own at 0 shots, or where it alone was not measured there, that of the
+curve with random labels. The two are not averaged, for `bayesicl collect` writes what it measured
+at 0 shots into both: that would count it twice, and make the start too narrow. Gold comes first,
+because its gain is what is shared out, and it is then the same whether random labels were measured
+or not. Only where neither curve was measured at 0 shots is the start the mean of what both say.
 Intervals are those of the fit, which takes its rows for independent: that both curves ask the same
-questions in the same orders is ignored.
+questions in the same orders, and may share their rows at 0 shots, is ignored.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,8 +93,8 @@ def _of_study(tree, at, level, law) -> Iterator[dict]:
         draws = {p: curves.sel(hypothesis=n).stack(d=("chain", "draw")) for p, n in names.items()}
         start = {p: x.sel(shots=0).to_numpy() for p, x in draws.items()}
         unseen = {p: bool(first[code[p]] > 0) for p in names}
-        # One prompt: what was measured without demonstrations counts, else what both say.
-        told = [p for p in compared if not unseen[p]] or compared
+        # One prompt: one curve that was measured without demonstrations, else what both say.
+        told = [p for p in compared if not unseen[p]][:1] or compared
         common = np.stack([start[p] for p in told]).mean(axis=0)
         for p in compared:
             start[p], unseen[p] = common, unseen[told[0]]
