@@ -16,6 +16,7 @@ Intervals are those of the fit, which takes its rows for independent: that both 
 questions in the same orders, and may share their rows at 0 shots, is ignored.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -24,9 +25,10 @@ import pandas as pd
 import xarray as xr
 
 from bayesicl.collect.labels import POLICIES, named
-from bayesicl.errors import InputError
+from bayesicl.errors import CurveWarning, InputError
 from bayesicl.forecast import predict
 from bayesicl.law import Law
+from bayesicl.table import listed
 from bayesicl.tree import label, law_label, study_of
 
 # Gains below which there is nothing to share out, by scale; near p = .4 the two are the same.
@@ -45,8 +47,8 @@ def recognition(
     """What each label policy gains, and the share of the gain that unpaired labels give.
 
     Args:
-        fits: of studies whose hypotheses are label policies as `bayesicl collect` names them, gold
-            among them.
+        fits: of studies whose hypotheses are label policies as `bayesicl collect` names them.
+            Studies without gold labels, or with them alone, are left out, with a CurveWarning.
         at: shots N >= 1 up to which gains are counted; None for the longest that the curves with
             gold and random labels (or, without random ones, all) were measured at.
         level: of the equal-tailed intervals.
@@ -63,22 +65,28 @@ def recognition(
         beyond the shots that were fitted ("extrapolated").
 
     Raises:
-        InputError: a fit has no curve with gold labels and another policy's, or N is not above 0.
+        InputError: no fit has a curve with gold labels and another policy's, or N is not above 0.
     """
     if at is not None and at < 1:
         raise InputError(f"--shots must be at least 1, got {at}")
-    rows = [row for tree in fits for row in _of_study(tree, at, level, law)]
-    return pd.DataFrame(rows)
-
-
-def _of_study(tree, at, level, law) -> Iterator[dict]:
-    study = study_of(tree)
-    found = _policies(study.hypotheses)
-    if not found:
+    found = [(tree, _policies(study_of(tree).hypotheses)) for tree in fits]
+    some = [(tree, policies) for tree, policies in found if policies]
+    without = {label(tree): study_of(tree).hypotheses for tree, policies in found if not policies}
+    texts = [f"{name}: its curves are {', '.join(curves)}" for name, curves in without.items()]
+    if texts and not some:
         raise InputError(
-            f"{label(tree)}: its curves are {', '.join(study.hypotheses)}; measure gold labels and "
-            "others (bayesicl collect --labels gold random), and fit both together"
+            f"{listed(texts)}; measure gold labels and others (bayesicl collect --labels gold "
+            "random), and fit both together"
         )
+    if texts:
+        warnings.warn(
+            f"{listed(texts)}; there is nothing to compare, left out", CurveWarning, stacklevel=2
+        )
+    return pd.DataFrame([row for one in some for row in _of_study(*one, at, level, law)])
+
+
+def _of_study(tree, found: dict[str, dict[str, str]], at, level, law) -> Iterator[dict]:
+    study = study_of(tree)
     scale = study.scale
     head = {"study": label(tree), "law": law_label(tree)}
     fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"]

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from simulate import STRAIGHT, reuse_engines  # noqa: F401
 
-from bayesicl import InputError, Settings, fit, predict, read_curves
+from bayesicl import CurveWarning, InputError, Settings, fit, predict, read_curves
 from bayesicl.recognition import recognition, verdict
 
 SHOTS = np.array([0, 1, 2, 4, 8, 16, 32])
@@ -138,5 +138,11 @@ def test_fits_without_policies_are_refused(law):
     one = fit(read_curves(counts({"gold": (0.2, 0.8)})), law, settings=SETTINGS)
     with pytest.raises(InputError, match="its curves are gold; measure gold labels and others"):
         recognition(one, law=law)
+    other = counts({"gold": (0.2, 0.8)}).assign(task="other")
+    other = fit(read_curves(other), law, settings=SETTINGS)
+    left_out = "^other: its curves are gold; there is nothing to compare, left out$"
+    with pytest.warns(CurveWarning, match=left_out):
+        table = recognition([*other, *fits, *other], law=law)
+    pd.testing.assert_frame_equal(table, recognition(fits, law=law))
     table, _ = of(counts({"gold": (0.2, 0.8), "symbol": (0.2, 0.5)}), law)
     assert "no random labels" in verdict(table)
