@@ -387,6 +387,44 @@ def test_where_the_number_of_demonstrations_is_told(logs, imported, refused):
     assert "whole number of demonstrations, got 'loop'" in line
 
 
+def is_told(log, text="Word: cat\nKind: zig\n\n"):
+    """The solver gets a step that puts text in front."""
+    log["plan"]["steps"].insert(0, {"solver": "system_message", "params": {"template": text}})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda log: log["eval"]["model_args"].update(dtype="int4"), "model_args dtype: 'none' in"),
+        (lambda log: log["eval"].update(solver_args={"style": "short"}), "solver_args style"),
+        (lambda log: log["plan"]["steps"][1]["params"].update(tool_calls="none"),
+         "solver generate tool_calls: 'none' in"),
+        (lambda log: log["eval"]["config"].update(token_limit=9), "config token_limit: '9' in"),
+        (is_told, "solver system_message template: 'Word: cat"),
+    ],
+)  # fmt: skip
+def test_runs_made_in_other_ways_are_another_curve(change, words, logs, refused, tmp_path):
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    without = sorted(folder.iterdir())[words.startswith("model_args")]
+    edit(without, change)
+    line = refused("inspect", folder, "--metric", "match")
+    assert f"runs differ in {words}" in line
+
+
+def test_what_need_not_be_the_same(logs, imported, tmp_path):
+    """Machines, and settings that are demonstrations or their number."""
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    _, longer = sorted(folder.iterdir())
+    edit(longer, lambda log: log["eval"]["model_args"].update(device="cuda:1"))
+    edit(longer, lambda log: log["eval"]["config"].update(max_samples=9, limit=4))
+    edit(longer, lambda log: is_told(log, "Word: cat\nKind: zig\n\n" * 6))
+    for i, file in enumerate(sorted(folder.iterdir())):
+        edit(file, lambda log, n=6 * i: log["plan"]["steps"][-1]["params"].update(n=n))
+    table, said = imported("inspect", folder, "--metric", "match")
+    assert said == ""
+    assert set(table["shots"]) == {0, 6}
+
+
 def test_a_scorer_must_be_chosen(logs, refused):
     assert "match | likeness" in refused("inspect", logs / "inspect/task-args")
 
