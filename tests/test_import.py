@@ -366,6 +366,16 @@ def test_epochs_are_replicates(logs, imported):
     assert (study.kind, study.items) == ("replicated counts", "shared")
 
 
+def test_lists_of_logs_are_no_logs(logs, imported, tmp_path):
+    """As Inspect's eval_set and its bundles leave them."""
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    for name in ("eval-set.json", "logs.json", "listing.json"):
+        (folder / name).write_text('{"eval_set_id": "a", "tasks": []}')
+    table, said = imported("inspect", folder, "--metric", "match")
+    assert said == ""
+    assert len(table) == 4
+
+
 def test_scores_that_are_shares(logs, imported):
     table, _ = imported("inspect", logs / "inspect/task-args", "--metric", "likeness")
     assert table["prob"].between(0, 1).all()

@@ -33,6 +33,7 @@ _HARDWARE = {
     "device", "device_map", "batch_size", "max_model_len", "tensor_parallel_size",
     "gpu_memory_utilization", "host", "port", "timeout", "custom_outputs",
 }  # fmt: skip
+_LISTS = {"eval-set.json", "logs.json", "listing.json"}  # of logs, beside them
 _SHORTEST = 5  # characters that a demonstration adds to a text, at least
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # as Inspect counts them
 _ZSTANDARD = 93
@@ -84,7 +85,7 @@ def read(
 
 
 def _is_log(file: Path) -> bool:
-    return file.suffix in (".eval", ".json")
+    return file.suffix in (".eval", ".json") and file.name not in _LISTS
 
 
 def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
