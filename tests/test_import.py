@@ -366,6 +366,20 @@ def test_epochs_are_replicates(logs, imported):
     assert (study.kind, study.items) == ("replicated counts", "shared")
 
 
+def test_seeds_are_replicates_where_there_are_demonstrations(logs, imported, tmp_path):
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    for file in sorted(folder.iterdir()):
+        edit(file, lambda log: log["eval"]["task_args"].update(fewshot_seed=1))
+        other = Path(shutil.copy(file, file.with_name(f"{file.stem}_other.json")))
+        edit(other, lambda log: log["eval"]["task_args"].update(fewshot_seed=2))
+    table, said = imported("inspect", folder, "--metric", "match")
+    assert said.count("2 runs alike at 0 shots; the newest counts") == 2  # of each epoch
+    replicates = table.groupby("shots")["replicate"].agg(list).to_dict()
+    assert replicates == {
+        0: ["epoch 1", "epoch 2"], 6: ["epoch 1 1", "epoch 2 1", "epoch 1 2", "epoch 2 2"],
+    }  # fmt: skip
+
+
 def test_lists_of_logs_are_no_logs(logs, imported, tmp_path):
     """As Inspect's eval_set and its bundles leave them."""
     folder = copy(logs / "inspect/epochs", tmp_path)

@@ -154,7 +154,9 @@ def _runs(
     about = header["eval"]
     place, task, arguments = str(file), about["task"], dict(about.get("task_args") or {})
     told, shots = _shots(place, header, shots_key)
-    seeds = [str(arguments.pop(name)) for name in _SEEDS if name in arguments]
+    seeds = {name: str(arguments.pop(name)) for name in _SEEDS if name in arguments}
+    if shots == 0:  # without demonstrations their seed changes nothing
+        seeds.pop("fewshot_seed", None)
     settings = {f"task_args {k}": str(v) for k, v in arguments.items() if k not in told}
     settings |= _how(header, {*told, *_SEEDS})
     settings |= {
@@ -187,7 +189,7 @@ def _runs(
             model=about["model"],
             task=task,
             shots=shots,
-            replicate=" ".join(["epoch", str(epoch), *seeds]),
+            replicate=" ".join(["epoch", str(epoch), *seeds.values()]),
             when=about["created"],
             settings=settings,
             mean=float(scores["score"].mean()),
