@@ -32,7 +32,7 @@ def imported(tmp_path, capsys):
     def run(*argv):
         out = tmp_path / "table.csv"
         code = main(["import", *map(str, argv), "--out", str(out)])
-        said = capsys.readouterr().err
+        run.printed, said = capsys.readouterr()
         assert code == 0, said
         return pd.read_csv(out), said
 
@@ -388,6 +388,16 @@ def test_lists_of_logs_are_no_logs(logs, imported, tmp_path):
     table, said = imported("inspect", folder, "--metric", "match")
     assert said == ""
     assert len(table) == 4
+
+
+def test_that_all_cells_are_of_the_same_documents_is_told(logs, imported):
+    told = "the same documents are behind every number of shots"
+    imported("inspect", logs / "inspect/task-args", "--metric", "match")
+    assert told in imported.printed
+    imported("inspect", logs / "inspect/epochs", "--metric", "match")
+    assert told not in imported.printed
+    imported("authors", GINC, "--prompts", 3)
+    assert told not in imported.printed
 
 
 def test_scores_that_are_shares(logs, imported):
