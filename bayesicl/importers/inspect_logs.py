@@ -11,15 +11,14 @@ import json
 import math
 import struct
 import zipfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
-from itertools import pairwise
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bayesicl.errors import InputError
+from bayesicl.importers.inspect_settings import how, without_demonstrations
 from bayesicl.importers.runs import Run, caution, check_scores, chosen, files_in
 from bayesicl.table import listed
 
@@ -28,13 +27,7 @@ SHOTS = (
     "k_shot", "shots", "fewshot_count", "num_examples",
 )  # fmt: skip
 _SEEDS = ("fewshot_seed", "seed")
-# What of the model's arguments need not be the same along a curve; mock models are told answers.
-_HARDWARE = {
-    "device", "device_map", "batch_size", "max_model_len", "tensor_parallel_size",
-    "gpu_memory_utilization", "host", "port", "timeout", "custom_outputs",
-}  # fmt: skip
 _LISTS = {"eval-set.json", "logs.json", "listing.json"}  # of logs, beside them
-_SHORTEST = 5  # characters that a demonstration adds to a text, at least
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # as Inspect counts them
 _ZSTANDARD = 93
 
@@ -81,7 +74,7 @@ def read(
         raise InputError(
             f"--task {listed(missing)}: not here; the tasks are {listed(sorted(seen))}"
         )
-    return _without_demonstrations(runs)
+    return without_demonstrations(runs)
 
 
 def _is_log(file: Path) -> bool:
@@ -158,7 +151,7 @@ def _runs(
     if shots == 0:  # without demonstrations their seed changes nothing
         seeds.pop("fewshot_seed", None)
     settings = {f"task_args {k}": str(v) for k, v in arguments.items() if k not in told}
-    settings |= _how(header, {*told, *_SEEDS})
+    settings |= how(header, {*told, *_SEEDS})
     settings |= {
         name: str(about[name])
         for name in ("task_version", "model_generate_config", "model_base_url")
@@ -196,62 +189,6 @@ def _runs(
             size=len(scores),
             scores=scores,
         )
-
-
-def _how(header: Mapping[str, Any], apart: Collection[str]) -> dict[str, str]:
-    """How the model was called and the samples were solved, but for parameters named in `apart`."""
-    about, steps = header["eval"], (header.get("plan") or {}).get("steps") or []
-    found = {"solver_args": _pruned(about.get("solver_args") or {}, apart)}
-    for step in steps:
-        name = f"solver {step.get('solver')}"
-        while name in found:  # a solver that comes twice
-            name += " again"
-        found[name] = _pruned(step.get("params") or {}, apart)
-    found["model_args"] = _pruned(about.get("model_args") or {}, _HARDWARE)
-    config = about.get("config") or {}
-    found["config"] = {k: v for k, v in config.items() if k.endswith("_limit") or k == "approval"}
-    return {
-        f"{part} {name}": str(value)
-        for part, params in found.items()
-        for name, value in params.items()
-        if value is not None
-    }
-
-
-def _pruned(value: Any, apart: Collection[str]) -> Any:
-    """A value without what is named in `apart`, at any depth: chains of solvers hold theirs."""
-    if isinstance(value, dict):
-        return {k: _pruned(v, apart) for k, v in value.items() if k not in apart}
-    return [_pruned(v, apart) for v in value] if isinstance(value, list) else value
-
-
-def _without_demonstrations(runs: Sequence[Run]) -> list[Run]:
-    """Runs without the settings of solvers that are their demonstrations, or tell their number.
-
-    Demonstrations stand in a system message, a template or a list: whatever it is, it is longer in
-    all runs of a curve with more of them. (All else must be the same, as `runs.join` sees to.)
-    """
-    curves: dict[tuple[str, str], list[Run]] = {}
-    for run in runs:
-        curves.setdefault(run.curve, []).append(run)
-    kept = []
-    for curve in curves.values():
-        names = {name for run in curve for name in run.settings if name.startswith("solver")}
-        apart = {name for name in names if _of_demonstrations(name, curve)}
-        kept += [replace(run, settings=_pruned(run.settings, apart)) for run in curve]
-    return kept
-
-
-def _of_demonstrations(setting: str, curve: Sequence[Run]) -> bool:
-    texts: dict[int, set[str]] = {}
-    for run in sorted(curve, key=lambda run: run.shots):
-        texts.setdefault(run.shots, set()).add(run.settings.get(setting, ""))
-    if all(own <= {str(shots), ""} for shots, own in texts.items()):
-        return True
-    return all(
-        max(map(len, texts[few])) + _SHORTEST * (more - few) <= min(map(len, texts[more]))
-        for few, more in pairwise(texts)
-    )
 
 
 def _shots(place: str, header: Mapping[str, Any], key: str | None) -> tuple[set[str], int]:
