@@ -8,7 +8,7 @@ of a hierarchical fit. Its tails are a t's, since the next source of curves may 
 these.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -46,27 +46,28 @@ class Draws(NamedTuple):
 
 
 def learn(
-    fits: Sequence[xr.DataTree], *, source: str, weights: Sequence[float] | None = None
+    fits: Sequence[xr.DataTree], *, source: str, groups: Sequence[str] | None = None
 ) -> dict[str, Any]:
     """A prior's record, ready for JSON, from fits of single curves under declared priors.
 
     fits: of whole curves, under any laws and noises; each law and each noise is learned from its
     own; curves fitted under several laws tell of the noise several times, and count once in all.
-    Noises of too few curves are left out. source: what the bank is, in words. weights: of each fit,
-    such as one over the curves that its source has; None for equal ones.
+    Noises of too few curves are left out. source: what the bank is, in words. groups: what each fit
+    counts with, such as the name of its curve's model; of a law, and of a noise, groups weigh alike
+    and so do the curves of a group, however many fits they have. None for curves that all do.
 
     Raises InputError where there are too few curves, a fit is of several, its prior was learned
     itself, or a parameter is more than one number.
     """
     laws, noises = defaultdict(list), defaultdict(list)
-    for tree, weight in zip(fits, weights or [1.0] * len(fits), strict=True):
+    for tree, group in zip(fits, groups or [""] * len(fits), strict=True):
         law, *of_noise = _unconstrained(tree)
-        curve = tree.attrs["data_hash"]
-        laws[tree.attrs["law"]].append((*law, weight, curve))
+        curve = (group, tree.attrs["data_hash"])
+        laws[tree.attrs["law"]].append((*law, curve))
         name = tree.attrs["noise"].removesuffix(SUFFIX)
         for kind, found in zip((name, MISFIT), of_noise, strict=True):
             if found[0]:
-                noises[kind].append((*found, weight, curve))
+                noises[kind].append((*found, curve))
     return {
         "source": source,
         "laws": {name: _usual(name, found) for name, found in laws.items()},
@@ -129,8 +130,7 @@ def _usual(name: str, found: list) -> dict[str, Any]:
         raise InputError(
             f"{name}: {n} curves are too few to learn what is usual; give {MIN_CURVES}"
         )
-    weight = np.array([w / curves.count(curve) for *_, w, curve in found])
-    weight /= weight.sum()
+    weight = weights(curves)
     own = np.array([weight[[c == curve for c in curves]].sum() for curve in set(curves)])
     least = LEAST**2 * np.sum(own**2)
     centre, scale = moments([draws for _, draws, *_ in found], weight, least)
@@ -141,6 +141,18 @@ def _usual(name: str, found: list) -> dict[str, Any]:
         "scale": scale.tolist(),
         "curves": n,
     }
+
+
+def weights(curves: Sequence[tuple[str, str]]) -> np.ndarray:
+    """Weight of each fit, summing to 1, from its group and curve: see `learn`.
+
+    >>> weights([("a", "1"), ("a", "1"), ("a", "2"), ("b", "3")]).tolist()
+    [0.125, 0.125, 0.25, 0.5]
+    """
+    fits = Counter(curves)
+    members = Counter(group for group, _ in fits)
+    own = [1.0 / (len(members) * members[curve[0]] * fits[curve]) for curve in curves]
+    return np.array(own)
 
 
 def moments(

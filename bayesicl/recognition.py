@@ -7,11 +7,16 @@ recognition; what it gains from right labels beyond that is learning (Pan et al.
 together, so that their common parameters count once and draws of the two belong together.
 
 Without demonstrations gold and random labels are one and the same prompt, so both gains count from
-one start, the mean of the two curves' own at 0 shots (or that of the one measured there).
+one start: the gold curve's own at 0 shots, or where it alone was not measured there, that of the
+curve with random labels. The two are not averaged, for `bayesicl collect` writes what it measured
+at 0 shots into both: that would count it twice, and make the start too narrow. Gold comes first,
+because its gain is what is shared out, and it is then the same whether random labels were measured
+or not. Only where neither curve was measured at 0 shots is the start the mean of what both say.
 Intervals are those of the fit, which takes its rows for independent: that both curves ask the same
-questions in the same orders is ignored.
+questions in the same orders, and may share their rows at 0 shots, is ignored.
 """
 
+import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,9 +25,10 @@ import pandas as pd
 import xarray as xr
 
 from bayesicl.collect.labels import POLICIES, named
-from bayesicl.errors import InputError
+from bayesicl.errors import CurveWarning, InputError
 from bayesicl.forecast import predict
 from bayesicl.law import Law
+from bayesicl.table import listed
 from bayesicl.tree import label, law_label, study_of
 
 # Gains below which there is nothing to share out, by scale; near p = .4 the two are the same.
@@ -41,8 +47,8 @@ def recognition(
     """What each label policy gains, and the share of the gain that unpaired labels give.
 
     Args:
-        fits: of studies whose hypotheses are label policies as `bayesicl collect` names them, gold
-            among them.
+        fits: of studies whose hypotheses are label policies as `bayesicl collect` names them.
+            Studies without gold labels, or with them alone, are left out, with a CurveWarning.
         at: shots N >= 1 up to which gains are counted; None for the longest that the curves with
             gold and random labels (or, without random ones, all) were measured at.
         level: of the equal-tailed intervals.
@@ -59,22 +65,28 @@ def recognition(
         beyond the shots that were fitted ("extrapolated").
 
     Raises:
-        InputError: a fit has no curve with gold labels and another policy's, or N is not above 0.
+        InputError: no fit has a curve with gold labels and another policy's, or N is not above 0.
     """
     if at is not None and at < 1:
         raise InputError(f"--shots must be at least 1, got {at}")
-    rows = [row for tree in fits for row in _of_study(tree, at, level, law)]
-    return pd.DataFrame(rows)
-
-
-def _of_study(tree, at, level, law) -> Iterator[dict]:
-    study = study_of(tree)
-    found = _policies(study.hypotheses)
-    if not found:
+    found = [(tree, _policies(study_of(tree).hypotheses)) for tree in fits]
+    some = [(tree, policies) for tree, policies in found if policies]
+    without = {label(tree): study_of(tree).hypotheses for tree, policies in found if not policies}
+    texts = [f"{name}: its curves are {', '.join(curves)}" for name, curves in without.items()]
+    if texts and not some:
         raise InputError(
-            f"{label(tree)}: its curves are {', '.join(study.hypotheses)}; measure gold labels and "
-            "others (bayesicl collect --labels gold random), and fit both together"
+            f"{listed(texts)}; measure gold labels and others (bayesicl collect --labels gold "
+            "random), and fit both together"
         )
+    if texts:
+        warnings.warn(
+            f"{listed(texts)}; there is nothing to compare, left out", CurveWarning, stacklevel=2
+        )
+    return pd.DataFrame([row for one in some for row in _of_study(*one, at, level, law)])
+
+
+def _of_study(tree, found: dict[str, dict[str, str]], at, level, law) -> Iterator[dict]:
+    study = study_of(tree)
     scale = study.scale
     head = {"study": label(tree), "law": law_label(tree)}
     fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"]
@@ -89,8 +101,8 @@ def _of_study(tree, at, level, law) -> Iterator[dict]:
         draws = {p: curves.sel(hypothesis=n).stack(d=("chain", "draw")) for p, n in names.items()}
         start = {p: x.sel(shots=0).to_numpy() for p, x in draws.items()}
         unseen = {p: bool(first[code[p]] > 0) for p in names}
-        # One prompt: what was measured without demonstrations counts, else what both say.
-        told = [p for p in compared if not unseen[p]] or compared
+        # One prompt: one curve that was measured without demonstrations, else what both say.
+        told = [p for p in compared if not unseen[p]][:1] or compared
         common = np.stack([start[p] for p in told]).mean(axis=0)
         for p in compared:
             start[p], unseen[p] = common, unseen[told[0]]

@@ -75,9 +75,9 @@ def main() -> None:
     for left_out in (None, *bank, *range(FOLDS)):
         here = [(source, tree) for source, fold, tree in found if left_out not in (source, fold)]
         count = Counter(source for source, _ in here)
-        weights = [1.0 / count[source] for source, _ in here]
+        groups = [source for source, _ in here]
         said = ", ".join(f"{name} ({n // len(args.laws)} curves)" for name, n in count.items())
-        record = learn([tree for _, tree in here], source=said, weights=weights)
+        record = learn([tree for _, tree in here], source=said, groups=groups)
         name = WHOLE if left_out is None else prior_without(left_out)
         (args.out / name).write_text(json.dumps(record, indent=1) + "\n")
         print(f"{name}: {said}")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -634,6 +635,15 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     record = json.loads(prior.read_text())
     assert record["laws"]["hill"]["sites"] == ["gamma", "beta", "n_0", "k"]
     assert 8 <= record["laws"]["hill"]["curves"] <= 10
+    (tmp_path / "copies").mkdir()  # a curve weighs the same, however many of its fits are given
+    for file in sorted((tmp_path / "fits").glob("m0*.nc"))[:3]:
+        shutil.copy(file, tmp_path / "copies")
+    both = [tmp_path / "fits", tmp_path / "copies", "--out", tmp_path / "both.json"]
+    run(capsys, "learn", *both, "--weigh-by", "model")
+    twice = json.loads((tmp_path / "both.json").read_text())
+    for kind, name in (("laws", "hill"), ("noises", "beta-binomial")):
+        once, again = (told[kind][name]["centre"] for told in (record, twice))
+        np.testing.assert_allclose(again, once, atol=2e-3)
     ceiling = 1 / (1 + np.exp(-record["laws"]["hill"]["centre"][0]))
     assert 0.6 < ceiling < 0.98
     under = [f"hill@{prior}", "--fit-points", "4", "--out", tmp_path / "held", *cheap]

@@ -53,6 +53,24 @@ def test_measure_then_fit_then_recognition(questions, fake, tmp_path, monkeypatc
     assert "share recognised" in capsys.readouterr().out
 
 
+def test_where_orders_are_missing_is_told(fake, tmp_path, capsys):
+    path = tmp_path / "sums.csv"
+    long = " and again" * 4
+    path.write_text("input,output\n" + "".join(f"{n}{long * (n % 3)},{n}\n" for n in range(12)))
+    command = ["collect", str(path), "--model", "m", "--labels", "gold", "random"]
+    fake(Fake(context=60))
+    assert main([*command, "--variant", "short", "--out", str(tmp_path / "out")]) == 0
+    table = pd.read_csv(tmp_path / "out" / "curves.csv")
+    gold = table[table["labels"] == "gold"].groupby("shots")["replicate"].nunique()
+    first = gold.index[gold < 24][0]
+    assert 1 < first < gold.index.max()
+    line = last_line(capsys)
+    assert f"from {first} shots on (sums gold) orders are missing, which the window" in line
+    fake(Fake())
+    assert main([*command, "--out", str(tmp_path / "out")]) == 0
+    assert "orders are missing" not in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -14,10 +14,17 @@ from bayesicl.collect.backend import self_test
 from bayesicl.collect.plan import Order, Plan
 from bayesicl.collect.prompts import plain
 from bayesicl.collect.questions import Task
-from bayesicl.collect.server import Server
+from bayesicl.collect.server import Server, _is_best
 from bayesicl.errors import InputError
 
 TASK = Task("sums", tuple(f"{n} + 1" for n in range(9)), {"": tuple(str(n + 1) for n in range(9))})
+
+
+def test_of_equal_log_probabilities_the_one_named_beside_is_greedy():
+    assert _is_best(-0.7, {" a": -0.7})
+    assert _is_best(-0.7, {" a": -0.7, " b": -1.0})
+    assert not _is_best(-0.7, {" a": -0.7, " b": -0.7})
+    assert not _is_best(-0.7, {" b": -0.1})
 
 
 def completion(body, mode):

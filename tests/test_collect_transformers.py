@@ -149,6 +149,29 @@ def test_greedy_answers_are_correct(tiny):
     assert score.correct
 
 
+def test_of_equal_logits_only_the_first_is_greedy(tiny, monkeypatch):
+    backend = Transformers(str(tiny))
+    prompt = Passage("Q: one\nA: two", ((9, 13),), (0,))
+    ids, tokens = backend._encode(prompt)
+    own = range(*tokens.of((9, 13), prompt, 0))
+
+    def score(tied):
+        def logits(padded, mask, rows, columns):
+            found = torch.zeros((len(rows), SIZES["vocab_size"]))
+            found[torch.arange(len(rows)), padded[rows, columns + 1]] = 1.0
+            found[-1, tied] = 1.0
+            return found
+
+        monkeypatch.setattr(backend, "_logits", logits)
+        [[score]] = backend.score([prompt])
+        return score.correct
+
+    last = ids[own[-1]]
+    assert score(last)
+    assert score(last + 1)
+    assert not score(last - 1)
+
+
 def test_no_second_beginning(tmp_path):
     backend = Transformers(str(make("gemma", tmp_path)))
     ids, _ = backend._encode(Passage("one", ((0, 3),), (0,)))

@@ -32,7 +32,7 @@ def imported(tmp_path, capsys):
     def run(*argv):
         out = tmp_path / "table.csv"
         code = main(["import", *map(str, argv), "--out", str(out)])
-        said = capsys.readouterr().err
+        run.printed, said = capsys.readouterr()
         assert code == 0, said
         return pd.read_csv(out), said
 
@@ -366,6 +366,40 @@ def test_epochs_are_replicates(logs, imported):
     assert (study.kind, study.items) == ("replicated counts", "shared")
 
 
+def test_seeds_are_replicates_where_there_are_demonstrations(logs, imported, tmp_path):
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    for file in sorted(folder.iterdir()):
+        edit(file, lambda log: log["eval"]["task_args"].update(fewshot_seed=1))
+        other = Path(shutil.copy(file, file.with_name(f"{file.stem}_other.json")))
+        edit(other, lambda log: log["eval"]["task_args"].update(fewshot_seed=2))
+    table, said = imported("inspect", folder, "--metric", "match")
+    assert said.count("2 runs alike at 0 shots; the newest counts") == 2  # of each epoch
+    replicates = table.groupby("shots")["replicate"].agg(list).to_dict()
+    assert replicates == {
+        0: ["epoch 1", "epoch 2"], 6: ["epoch 1 1", "epoch 2 1", "epoch 1 2", "epoch 2 2"],
+    }  # fmt: skip
+
+
+def test_lists_of_logs_are_no_logs(logs, imported, tmp_path):
+    """As Inspect's eval_set and its bundles leave them."""
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    for name in ("eval-set.json", "logs.json", "listing.json"):
+        (folder / name).write_text('{"eval_set_id": "a", "tasks": []}')
+    table, said = imported("inspect", folder, "--metric", "match")
+    assert said == ""
+    assert len(table) == 4
+
+
+def test_that_all_cells_are_of_the_same_documents_is_told(logs, imported):
+    told = "the same documents are behind every number of shots"
+    imported("inspect", logs / "inspect/task-args", "--metric", "match")
+    assert told in imported.printed
+    imported("inspect", logs / "inspect/epochs", "--metric", "match")
+    assert told not in imported.printed
+    imported("authors", GINC, "--prompts", 3)
+    assert told not in imported.printed
+
+
 def test_scores_that_are_shares(logs, imported):
     table, _ = imported("inspect", logs / "inspect/task-args", "--metric", "likeness")
     assert table["prob"].between(0, 1).all()
@@ -385,6 +419,44 @@ def test_where_the_number_of_demonstrations_is_told(logs, imported, refused):
     assert "k_shot, num_shots" in line
     line = refused("inspect", logs / "inspect/metadata", "--shots-key", "tool_calls")
     assert "whole number of demonstrations, got 'loop'" in line
+
+
+def is_told(log, text="Word: cat\nKind: zig\n\n"):
+    """The solver gets a step that puts text in front."""
+    log["plan"]["steps"].insert(0, {"solver": "system_message", "params": {"template": text}})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda log: log["eval"]["model_args"].update(dtype="int4"), "model_args dtype: 'none' in"),
+        (lambda log: log["eval"].update(solver_args={"style": "short"}), "solver_args style"),
+        (lambda log: log["plan"]["steps"][1]["params"].update(tool_calls="none"),
+         "solver generate tool_calls: 'none' in"),
+        (lambda log: log["eval"]["config"].update(token_limit=9), "config token_limit: '9' in"),
+        (is_told, "solver system_message template: 'Word: cat"),
+    ],
+)  # fmt: skip
+def test_runs_made_in_other_ways_are_another_curve(change, words, logs, refused, tmp_path):
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    without = sorted(folder.iterdir())[words.startswith("model_args")]
+    edit(without, change)
+    line = refused("inspect", folder, "--metric", "match")
+    assert f"runs differ in {words}" in line
+
+
+def test_what_need_not_be_the_same(logs, imported, tmp_path):
+    """Machines, and settings that are demonstrations or their number."""
+    folder = copy(logs / "inspect/epochs", tmp_path)
+    _, longer = sorted(folder.iterdir())
+    edit(longer, lambda log: log["eval"]["model_args"].update(device="cuda:1"))
+    edit(longer, lambda log: log["eval"]["config"].update(max_samples=9, limit=4))
+    edit(longer, lambda log: is_told(log, "Word: cat\nKind: zig\n\n" * 6))
+    for i, file in enumerate(sorted(folder.iterdir())):
+        edit(file, lambda log, n=6 * i: log["plan"]["steps"][-1]["params"].update(n=n))
+    table, said = imported("inspect", folder, "--metric", "match")
+    assert said == ""
+    assert set(table["shots"]) == {0, 6}
 
 
 def test_a_scorer_must_be_chosen(logs, refused):

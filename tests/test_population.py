@@ -8,11 +8,11 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
-from scipy.special import expit
+from scipy.special import expit, logit
 
 from bayesicl import InputError, Settings, fit, load, load_law, predict, read_curves, save
 from bayesicl.engine import Engine
-from bayesicl.learn import DOUBT, Draws, learn, moments
+from bayesicl.learn import DOUBT, Draws, learn, moments, weights
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
 from bayesicl.population import FREEDOM
@@ -69,7 +69,6 @@ def test_prior_draws_are_as_usual(prior, curves, x64):
     keys = jax.random.split(jax.random.key(1), 4000)
     draw = jax.jit(jax.vmap(lambda key: posterior.prior(design, data, key)))
     v = {k: np.asarray(x).reshape(4000, -1)[:, 0] for k, x in draw(keys).items()}
-    logit = lambda p: np.log(p) - np.log1p(-p)  # noqa: E731
     z = {
         "hill": [
             logit(v["gamma"]), logit(v["beta"] / v["gamma"]), np.log(v["n_0"]), np.log(v["k"]),
@@ -186,26 +185,42 @@ def test_moments_of_curves_that_are_known_in_part(rng):
     np.testing.assert_allclose(some[0], found, atol=1e-3)  # two halves of a curve are one
 
 
-def flat_curves():
+def test_groups_weigh_alike_and_so_do_their_curves():
+    """However many fits a curve has, as under several laws or in two folders."""
+    fits = [("a", "1"), ("b", "4"), ("a", "1"), ("a", "2"), ("a", "1")]
+    np.testing.assert_allclose(weights(fits), [1 / 12, 1 / 2, 1 / 12, 1 / 4, 1 / 12])
+    np.testing.assert_allclose(weights([("", "1"), ("", "1"), ("", "2")]), [1 / 4, 1 / 4, 1 / 2])
+
+
+def flat_curves(walk=0.0):
     rng = np.random.default_rng(3)
     shots = np.array([0, 1, 2, 4, 8, 16])
+    levels = rng.normal(1.0, 0.7, 12)[:, None] + np.cumsum(walk * rng.normal(size=(12, 6)), axis=1)
     return [
         pd.DataFrame({"task": f"t{i}", "shots": shots, "total": 200,
-                      "correct": rng.binomial(200, p, 6)})
-        for i, p in enumerate(expit(rng.normal(1.0, 0.7, 12)))
+                      "correct": rng.binomial(200, p)})
+        for i, p in enumerate(expit(levels))
     ]  # fmt: skip
 
 
-def test_learned_misfit_is_larger_than_whole_curves_show(monkeypatch):
-    table = pd.concat(flat_curves())
-    settings = Settings(warmup=100, draws=100)
-    trees = fit(read_curves(table), "constant", noise="misfit", settings=settings)
-    found = learn(trees, source="flat curves")["noises"]["misfit"]
-    monkeypatch.setattr("bayesicl.learn.DOUBT", 0.0)
-    shown = learn(trees, source="flat curves")["noises"]["misfit"]
-    assert found["sites"] == ["misfit_sd", "misfit_length"]
-    np.testing.assert_allclose(np.subtract(found["centre"], shown["centre"]), [DOUBT, 0.0])
-    assert found["scale"] == shown["scale"]
+@pytest.mark.filterwarnings("ignore:.*cannot fall")
+def test_doubt_widens_forecasts_and_not_what_was_measured(monkeypatch, tmp_path):
+    """A law that whole curves leave by little is trusted less beyond the cells that were fitted."""
+    tables, settings = flat_curves(walk=0.3), Settings(warmup=150, draws=250)
+    trees = fit(read_curves(pd.concat(tables)), "constant", noise="misfit", settings=settings)
+    widths = {}
+    for doubt in (0.0, DOUBT):
+        monkeypatch.setattr("bayesicl.learn.DOUBT", doubt)
+        path = tmp_path / f"with_{doubt}.json"
+        path.write_text(json.dumps(learn(trees, source="curves that walk")))
+        few = read_curves(tables[0]).hold_out(fit_points=3)
+        [tree] = fit(few, f"constant@{path}", noise=f"misfit@{path}", settings=settings)
+        mean = predict(tree, [0, 1000])["mean"].stack(d=("chain", "draw"))
+        edges = np.quantile(mean, [0.05, 0.95], axis=-1)
+        widths[doubt] = np.diff(logit(edges), axis=0).ravel()
+    measured, beyond = widths[DOUBT] / widths[0.0]
+    assert 1.1 < beyond < np.exp(DOUBT) + 0.1
+    assert measured == pytest.approx(1.0, abs=0.08)
 
 
 def test_learning_from_fits(tmp_path):

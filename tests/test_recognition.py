@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from simulate import STRAIGHT, reuse_engines  # noqa: F401
 
-from bayesicl import InputError, Settings, fit, predict, read_curves
+from bayesicl import CurveWarning, InputError, Settings, fit, predict, read_curves
 from bayesicl.recognition import recognition, verdict
 
 SHOTS = np.array([0, 1, 2, 4, 8, 16, 32])
@@ -84,15 +84,28 @@ def test_a_mean_nll_gains_by_falling():
         assert re.search(r"which add 1\.[12]\d \(.*\) in nats", verdict(table))
 
 
-def test_gains_count_from_one_start(law):
-    table, fits = of(counts({"gold": (0.2, 0.8), "random": (0.2, 0.5)}), law)
-    rows = table.set_index("quantity")["median"]
-    means = predict(fits[0], [0, 32], law=law)["mean"].mean(("chain", "draw"))
-    start = float(means.sel(shots=0).mean())
-    gold, random = (float(means.sel(shots=32, hypothesis=h)) for h in ("gold", "random"))
-    assert rows["start"] == pytest.approx(start, abs=0.005)
-    assert rows["gain, random"] == pytest.approx(random - start, abs=0.005)
-    assert rows["learned"] == pytest.approx(gold - random, abs=0.005)
+@pytest.mark.parametrize(
+    ("without", "told"), [((), ["gold"]), (("gold",), ["random"]), (("gold", "random"), None)]
+)
+def test_gains_count_from_one_start(without, told, law):
+    """What is measured once without demonstrations, and stands in both curves, counts once."""
+    table = counts({"gold": (0.2, 0.8), "random": (0.2, 0.5)})
+    at_0 = table["shots"] == 0
+    table.loc[at_0, "correct"] = table.loc[at_0, "correct"].iloc[0]
+    table = table[~(at_0 & table["hypothesis"].isin(without))]
+    table, fits = of(table, law)
+    rows = table.set_index("quantity")
+    draws = predict(fits[0], [0, 32], law=law)["mean"].stack(d=("chain", "draw"))
+    both = draws.sel(shots=0)
+    start = (both.sel(hypothesis=told) if told else both).mean("hypothesis")
+    gold, random = (draws.sel(shots=32, hypothesis=h) for h in ("gold", "random"))
+    expected = {
+        "start": start, "gain, gold": gold - start, "gain, random": random - start,
+        "learned": gold - random,
+    }  # fmt: skip
+    for name, own in expected.items():
+        own = np.quantile(own, [0.5, 0.05, 0.95])
+        assert rows.loc[name, ["median", "lower", "upper"]].tolist() == pytest.approx(own)
 
 
 def test_what_is_extrapolated_is_told(law):
@@ -125,5 +138,11 @@ def test_fits_without_policies_are_refused(law):
     one = fit(read_curves(counts({"gold": (0.2, 0.8)})), law, settings=SETTINGS)
     with pytest.raises(InputError, match="its curves are gold; measure gold labels and others"):
         recognition(one, law=law)
+    other = counts({"gold": (0.2, 0.8)}).assign(task="other")
+    other = fit(read_curves(other), law, settings=SETTINGS)
+    left_out = "^other: its curves are gold; there is nothing to compare, left out$"
+    with pytest.warns(CurveWarning, match=left_out):
+        table = recognition([*other, *fits, *other], law=law)
+    pd.testing.assert_frame_equal(table, recognition(fits, law=law))
     table, _ = of(counts({"gold": (0.2, 0.8), "symbol": (0.2, 0.5)}), law)
     assert "no random labels" in verdict(table)

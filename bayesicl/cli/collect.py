@@ -5,7 +5,8 @@ question, answer_matching_behavior and answer_not_matching_behavior (a folder: a
 Each order of the questions is one long prompt, filled to the context window or --max-shots, whose
 every answer is scored at its number of shots by one forward pass. DIR/curves.csv gets a row for
 each: fit it with --outcome nll (or counts, for greedy accuracy). A run that was killed goes on
-where it stopped; more models may share DIR.
+where it stopped; more models may share DIR. Where the window cuts orders, the last numbers of shots
+are measured in those alone whose first questions are short: the mean is no longer over all orders.
 
 --model is a .gguf file, a folder or a hub name (transformers), package:NAME (the .gguf file in an
 installed Python package), or the URL of an OpenAI-compatible server that returns prompt
@@ -25,6 +26,7 @@ Example:
 import argparse
 import sys
 import time
+from pathlib import Path
 
 from bayesicl.cli import common
 from bayesicl.cli.common import say
@@ -98,8 +100,31 @@ def run(args: argparse.Namespace) -> int:
     )
     _progress(measure(planned, plan, backends, collection), len(planned))
     path = collection.join()
+    if cut := _cut(path, collection.model, collection.variant):
+        curve, shots = min(cut.items(), key=lambda item: item[1])
+        say(
+            f"from {shots} shots on ({curve}) orders are missing, which the window cut, in "
+            f"{len(cut)} of the model's curves: means there are of orders whose first questions "
+            "are short"
+        )
     print(f"{len(planned)} orders of {args.name or one.model} are in {path}")
     return 0
+
+
+def _cut(path: Path, model: str, variant: str | None) -> dict[str, int]:
+    """The model's curves that end with some of their orders alone, and from how many shots on."""
+    import pandas as pd
+
+    table = pd.read_csv(path, dtype=str, keep_default_na=False)
+    own = table["model"] == model
+    if "variant" in table:
+        own &= table["variant"] == (variant or "unstated")
+    found = {}
+    for (task, name), curve in table[own].groupby(["task", "hypothesis"], sort=False):
+        orders = curve.groupby(curve["shots"].astype(int)).size()  # all have 0 shots
+        if (fewer := orders[orders < orders.max()]).size:
+            found[f"{task} {name}"] = int(fewer.index[0])
+    return found
 
 
 def _progress(measured, total: int) -> None:

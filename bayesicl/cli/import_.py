@@ -66,6 +66,12 @@ def run(args: argparse.Namespace) -> int:
     common.show(_curves(table))
     outcomes = [name for name in ("counts", "prob", "nll") if _OUTCOMES[name] in table]
     either = f" --outcome {'|'.join(outcomes)}" if len(outcomes) > 1 else ""
+    if args.format != "authors" and _unrepeated(table):
+        print(
+            "\nthe same documents are behind every number of shots, and noise takes cells as "
+            "independent: intervals of a curve's height are too narrow for other documents, those "
+            "of its rise, if anything, too wide"
+        )
     print(f"\n{len(table)} rows in {out}; next: bayesicl fit {out} --out fits{either}")
     return 0
 
@@ -83,6 +89,13 @@ def _read(args: argparse.Namespace) -> "pd.DataFrame":
     else:
         logged = lm_eval.read(args.paths, args.metric, args.task)
     return runs.join(logged)
+
+
+def _unrepeated(table: "pd.DataFrame") -> bool:
+    """Whether some curve has one run at each number of shots: rows of a document, or one row."""
+    cell = ["model", "task", "shots"]
+    again = table["total"].gt(1) & table.duplicated(cell)
+    return not again.groupby([table["model"], table["task"]]).any().all()
 
 
 def _curves(table: "pd.DataFrame") -> "pd.DataFrame":

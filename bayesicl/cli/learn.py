@@ -13,7 +13,6 @@ Example:
 
 import argparse
 import json
-from collections import Counter
 from pathlib import Path
 
 from bayesicl.cli import common
@@ -50,10 +49,8 @@ def run(args: argparse.Namespace) -> int:
     for tree in kept:
         if not tree["study"]["fitted"].all():
             raise InputError(f"{label(tree)}: cells were held out; learn from whole curves")
-    groups = [(tree.attrs["law"], _group(tree, args.weigh_by)) for tree in kept]
-    sizes = Counter(groups)
-    weights = [1.0 / sizes[group] for group in groups]
-    record = learn(kept, source=args.source or ", ".join(args.fits), weights=weights)
+    groups = [_group(tree, args.weigh_by) for tree in kept]
+    record = learn(kept, source=args.source or ", ".join(args.fits), groups=groups)
     with in_one_step(out) as part:
         part.write_text(json.dumps(record, indent=1) + "\n")
     common.show(_table(record))
@@ -63,11 +60,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _group(tree, column: str | None) -> str:
-    """What weighs as one: the curve, or all curves with its value of the column."""
+    """What weighs as one: all curves with its value of the column, or all there are."""
     key = json.loads(tree["study"].attrs["key"])
     if column and column not in key:
         raise InputError(f"--weigh-by {column}: studies here are by {', '.join(key)}")
-    return key[column] if column else tree.attrs["data_hash"]
+    return key[column] if column else ""
 
 
 def _table(record: dict):

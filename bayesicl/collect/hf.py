@@ -177,7 +177,7 @@ class Transformers:
         targets = padded[rows, columns].to(logits.device)
         chosen = logits.gather(1, targets[:, None])[:, 0]
         nll = (torch.logsumexp(logits, 1) - chosen).double().cpu()
-        best = (chosen >= logits.amax(1)).cpu()
+        best = (logits.argmax(1) == targets).cpu()  # of equal ones the first, as in decoding
         scores, k = [], 0
         for prompt, spans in zip(prompts, own, strict=True):
             scores.append([])

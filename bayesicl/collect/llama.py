@@ -131,7 +131,7 @@ class LlamaCpp:
                 row = logits[t - 1].astype(np.float64)
                 top = row.max()
                 total += top + math.log(np.exp(row - top).sum()) - row[ids[t]]
-                correct &= bool(row[ids[t]] >= top)
+                correct &= int(row.argmax()) == ids[t]  # of equal ones the first, as in decoding
             scores.append(answer(total, len(here), correct, prompt, i))
         return scores
 

@@ -88,7 +88,7 @@ class Server:
             if any(values[t] is None or best[t] is None for t in here):
                 raise self._refused("sent null log-probabilities of the prompt's tokens")
             nll = -sum(float(values[t]) for t in here)
-            correct = all(values[t] >= max(best[t].values()) for t in here)
+            correct = all(_is_best(values[t], best[t]) for t in here)
             scores.append(answer(nll, len(here), correct, prompt, i))
         return scores
 
@@ -144,6 +144,14 @@ class Server:
         if not isinstance(found, dict):
             raise InputError(f"{self._url}{path}: must answer a JSON object, got a {type(found)}")
         return found
+
+
+def _is_best(value: float, best: dict[str, float]) -> bool:
+    """Whether a token with this log p is the best one; `best` has that one, and may have its own.
+
+    Where another one is as probable, and is named beside it, that one is the best.
+    """
+    return value >= max(best.values()) and sum(other == value for other in best.values()) <= 1
 
 
 def _places(texts: list[str], offsets: Any, text: str) -> tuple[list[int], list[int]]:

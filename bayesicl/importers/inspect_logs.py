@@ -18,6 +18,7 @@ from typing import Any
 import pandas as pd
 
 from bayesicl.errors import InputError
+from bayesicl.importers.inspect_settings import how, without_demonstrations
 from bayesicl.importers.runs import Run, caution, check_scores, chosen, files_in
 from bayesicl.table import listed
 
@@ -26,6 +27,7 @@ SHOTS = (
     "k_shot", "shots", "fewshot_count", "num_examples",
 )  # fmt: skip
 _SEEDS = ("fewshot_seed", "seed")
+_LISTS = {"eval-set.json", "logs.json", "listing.json"}  # of logs, beside them
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # as Inspect counts them
 _ZSTANDARD = 93
 
@@ -72,11 +74,11 @@ def read(
         raise InputError(
             f"--task {listed(missing)}: not here; the tasks are {listed(sorted(seen))}"
         )
-    return runs
+    return without_demonstrations(runs)
 
 
 def _is_log(file: Path) -> bool:
-    return file.suffix in (".eval", ".json")
+    return file.suffix in (".eval", ".json") and file.name not in _LISTS
 
 
 def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -145,8 +147,11 @@ def _runs(
     about = header["eval"]
     place, task, arguments = str(file), about["task"], dict(about.get("task_args") or {})
     told, shots = _shots(place, header, shots_key)
-    seeds = [str(arguments.pop(name)) for name in _SEEDS if name in arguments]
+    seeds = {name: str(arguments.pop(name)) for name in _SEEDS if name in arguments}
+    if shots == 0:  # without demonstrations their seed changes nothing
+        seeds.pop("fewshot_seed", None)
     settings = {f"task_args {k}": str(v) for k, v in arguments.items() if k not in told}
+    settings |= how(header, {*told, *_SEEDS})
     settings |= {
         name: str(about[name])
         for name in ("task_version", "model_generate_config", "model_base_url")
@@ -177,7 +182,7 @@ def _runs(
             model=about["model"],
             task=task,
             shots=shots,
-            replicate=" ".join(["epoch", str(epoch), *seeds]),
+            replicate=" ".join(["epoch", str(epoch), *seeds.values()]),
             when=about["created"],
             settings=settings,
             mean=float(scores["score"].mean()),

@@ -113,6 +113,11 @@ def join(runs: Iterable[Run]) -> pd.DataFrame:
     scores are not all 0 or 1, and `nll` (of a document) or `prob` (mean probability of the right
     answer over a run's documents) where it was logged for all.
 
+    Without repeats the same documents are behind every number of shots. That some are easy and some
+    hard then moves all cells of a curve together, and the noises, of counts and of probabilities,
+    take it as independent from cell to cell. So intervals of how high a curve lies are too narrow
+    for other documents than these, and those of how much it rises, if anything, too wide.
+
     Of runs that differ in nothing the newest counts. Documents that not all runs of a curve have
     are left out, and so are curves at one number of shots. Each of these is warned of
     (CurveWarning). Raises InputError where runs of a curve were made in different ways, share no
