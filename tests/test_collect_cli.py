@@ -8,6 +8,7 @@ from fake_model import Fake
 
 from bayesicl.cli import collect, main
 from bayesicl.collect.backend import answer
+from bayesicl.errors import InputError
 
 QUESTIONS = "input,output\n" + "".join(f"{n} + 1,{n + 1}\n" for n in range(12))
 
@@ -88,8 +89,13 @@ def test_bad_questions(text, words, fake, tmp_path, capsys):
 
 def test_a_prompt_longer_than_the_window(questions, fake, tmp_path, capsys):
     fake(Fake(context=5))
-    assert main(["collect", questions, "--model", "m", "--out", str(tmp_path / "out")]) == 2
+    out = tmp_path / "new" / "out"
+    assert main(["collect", questions, "--model", "m", "--out", str(out)]) == 2
     assert "is longer than the window of 5 tokens" in last_line(capsys)
+    assert not out.parent.exists()
+    out.mkdir(parents=True)
+    assert main(["collect", questions, "--model", "m", "--out", str(out)]) == 2
+    assert not list(out.iterdir())
 
 
 def test_answers_that_tokenise_across_the_edge(questions, fake, tmp_path, capsys):
@@ -107,6 +113,7 @@ def test_scores_that_are_none(questions, fake, tmp_path, capsys):
     fake(Broken())
     assert main(["collect", questions, "--model", "m", "--out", str(tmp_path / "out")]) == 2
     assert "which is no score" in last_line(capsys)
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(
@@ -135,3 +142,25 @@ def test_bad_options(options, words, questions, tmp_path, capsys):
     assert main(["collect", questions, "--model", "m", "--out", out, *options]) == 2
     line = last_line(capsys)
     assert any(word in line for word in words.split("|")), line
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_was_measured_before_an_error_is_kept(questions, fake, tmp_path, capsys):
+    class Stops(Fake):
+        def score(self, prompts):
+            if self.log.exists() and len(self.log.read_text().splitlines()) > 8:
+                raise InputError("the server is gone")
+            return super().score(prompts)
+
+    fake(Stops(log=tmp_path / "log"))
+    out = tmp_path / "out"
+    command = ["collect", questions, "--model", "m", "--out", str(out)]
+    assert main(command) == 2
+    assert "the server is gone" in last_line(capsys)
+    measured = len(list((out / "orders").iterdir()))
+    assert measured > 0
+    assert (out / "runs.jsonl").exists()
+    assert list((out / "settings").iterdir())
+    fake(Fake())
+    assert main(command) == 0
+    assert f"{measured} of 24 orders were finished before and are kept" in capsys.readouterr().err

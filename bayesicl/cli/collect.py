@@ -26,12 +26,18 @@ Example:
 import argparse
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
 from bayesicl.cli.common import say
 from bayesicl.cli.progress import counted
 from bayesicl.errors import InputError
+
+if TYPE_CHECKING:
+    from bayesicl.collect.measure import Collection
+    from bayesicl.collect.plan import Order
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
 TAKES = {  # of the options that not every back end has
@@ -81,15 +87,15 @@ def run(args: argparse.Namespace) -> int:
     template = None if args.template is None else args.template.replace("\\n", "\n")
     plan = Plan(args.labels, args.orders, args.seed, args.max_shots, template, args.chat)
     planned = list(orders(read_tasks(args.questions, columns=dict(args.column)), plan))
-    folder = common.writable_folder(args.out)
-    backends = open_backends(args)
-    one = backends[0]
-    tested = [self_test(backend) for backend in backends]
-    say(f"{one.model} by {one.name}: self-test passed, window {one.context or 'unknown'} tokens")
-    collection = Collection(folder, args.name or one.model, args.variant)
-    collection.record(
-        {
-            "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+    with common.folder_to_fill(args.out) as folder:
+        started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        backends = open_backends(args)
+        one = backends[0]
+        tested = [self_test(backend) for backend in backends]
+        window = one.context or "unknown"
+        say(f"{one.model} by {one.name}: self-test passed, window {window} tokens")
+        about = {
+            "started": started,
             "command": ["bayesicl", *sys.argv[1:]],
             "model": one.model,
             "model_hash": one.digest,
@@ -97,9 +103,10 @@ def run(args: argparse.Namespace) -> int:
             "versions": one.versions,
             "self_test": tested,
         }
-    )
-    _progress(measure(planned, plan, backends, collection), len(planned))
-    path = collection.join()
+        collection = Collection(folder, args.name or one.model, args.variant)
+        measured = _recorded(measure(planned, plan, backends, collection), collection, about)
+        _progress(measured, len(planned))
+        path = collection.join()
     if cut := _cut(path, collection.model, collection.variant):
         curve, shots = min(cut.items(), key=lambda item: item[1])
         say(
@@ -109,6 +116,16 @@ def run(args: argparse.Namespace) -> int:
         )
     print(f"{len(planned)} orders of {args.name or one.model} are in {path}")
     return 0
+
+
+def _recorded(
+    measured: "Iterator[tuple[Order, bool]]", collection: "Collection", about: dict[str, Any]
+) -> "Iterator[tuple[Order, bool]]":
+    """Pass orders on, and write about the run as soon as there is one."""
+    for number, one in enumerate(measured):
+        if number == 0:
+            collection.record(about)
+        yield one
 
 
 def _cut(path: Path, model: str, variant: str | None) -> dict[str, int]:
@@ -127,7 +144,7 @@ def _cut(path: Path, model: str, variant: str | None) -> dict[str, int]:
     return found
 
 
-def _progress(measured, total: int) -> None:
+def _progress(measured: "Iterable[tuple[Order, bool]]", total: int) -> None:
     """Show how far it is and how long it will take."""
     with counted(total, "orders") as show:
         begun = False

@@ -5,7 +5,8 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -287,3 +288,15 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
         reason = error.strerror or error
         raise InputError(f"{option} {folder}: cannot be written to ({reason})") from error
     return folder
+
+
+@contextmanager
+def folder_to_fill(path: str | Path, option: str = "--out") -> Iterator[Path]:
+    """`writable_folder`, gone again in the end if it was made here and nothing was put into it."""
+    new = [part for part in (Path(path), *Path(path).parents) if not part.exists()]
+    try:
+        yield writable_folder(path, option)
+    finally:
+        with suppress(OSError):  # something is in it
+            for part in new:
+                part.rmdir()

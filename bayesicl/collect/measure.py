@@ -53,7 +53,7 @@ class Collection:
         """The model's orders that are there; InputError where one has other settings than its task.
 
         Orders of one task are curves of one study: they may differ in their labels, and in nothing
-        else. Keeps the settings of each task.
+        else.
         """
         own = set()
         keys = {task: settings_key(own) for task, own in settings.items()}
@@ -75,9 +75,6 @@ class Collection:
             raise InputError(
                 f"{path}: measured before with other {what}; name another --out, or remove it"
             )
-        for task, key in keys.items():
-            with in_one_step(self._settings(key)) as part:
-                part.write_text(json.dumps(settings[task], ensure_ascii=False), encoding="utf-8")
         return own
 
     def _orders(self) -> list[Path]:
@@ -85,6 +82,13 @@ class Collection:
 
     def _settings(self, key: str) -> Path:
         return self.folder / "settings" / f"{key}.json"
+
+    def keep(self, settings: dict[str, Any]) -> None:
+        """Write the settings of a task whose orders are in the folder, if they are not there."""
+        path = self._settings(settings_key(settings))
+        if not path.exists():
+            with in_one_step(path) as part:
+                part.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
 
     def write(self, order: Order, prompts: Sequence[Passage], rows: pd.DataFrame) -> None:
         """Keep an order's rows, and the text of a first order."""
@@ -175,6 +179,7 @@ def measure(
     for order in orders:
         place = collection.place(order)
         if place in kept:
+            collection.keep(settings[0][order.task.name])
             yield order, True
         elif place.exists():
             raise InputError(
@@ -206,6 +211,7 @@ def measure(
             came = done.get()
             if isinstance(came, BaseException):
                 raise came
+            collection.keep(settings[0][came.task.name])  # here, for threads would do so at once
             yield came, False
     finally:
         stop.set()
