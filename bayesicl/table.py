@@ -24,6 +24,8 @@ _EXCEL = {".xlsx", ".xls", ".ods"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
 _JSON_LINES = {".jsonl", ".ndjson", ".json"}
 _PARQUET = {".parquet", ".pq"}
+_ARCHIVES = (b"PK\x03\x04", b"\x1f\x8b", b"BZh", b"\xfd7zXZ", b"7z\xbc\xaf", b"Rar!", b"(\xb5/\xfd")
+_SHEETS = (b"[Content_Types].xml", b"opendocument.spreadsheet")  # in archives that are Excel's
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +127,11 @@ def listed(names: Iterable[object]) -> str:
     return ", ".join(texts[:20]) + (", ..." if len(texts) > 20 else "")
 
 
+def is_archive(content: bytes) -> bool:
+    """Whether a file that begins so (with 512 bytes, if it has as many) is packed."""
+    return content.startswith(_ARCHIVES) or content[257:262] == b"ustar"
+
+
 def _by_number_then_text(text: str) -> tuple[bool, float, str]:
     try:
         number = float(text)
@@ -202,8 +209,11 @@ def _read_file(path: Path) -> pd.DataFrame:
     ending = endings[-1] if endings else ""
     if ending in _PARQUET:
         return _read_parquet(content, path)
-    if ending in _EXCEL or content.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+    old = content.startswith(b"\xd0\xcf\x11\xe0")
+    if ending in _EXCEL or old or (is_archive(content) and any(s in content for s in _SHEETS)):
         raise InputError(f"{path}: is an Excel file; save the sheet as CSV and give that")
+    if is_archive(content):
+        raise InputError(f"{path}: is an archive; unpack it and give the table in it")
     try:
         text = content.decode("utf-8-sig")
     except UnicodeDecodeError:

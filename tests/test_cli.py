@@ -192,7 +192,7 @@ BAD = {  # name: (table or text of the file, arguments after TABLE, words of the
         ["--law", "BROKEN:jnp.log(-L[0]) + 0 * design.shots"],
         ["at most 0", "nan"],
     ),
-    "Excel": ("PK\x03\x04 and so on", [], ["Excel", "save the sheet as CSV"]),
+    "Excel": ("PK\x03\x04 and so on [Content_Types].xml", [], ["Excel", "save the sheet as CSV"]),
     "semicolons": ("shots;correct;total\n0;1;10\n1;3;10\n", [], ["semicolons"]),
     "law file without a law": (rows(), ["--law", "LAW"], ["must define `law = Law("]),
     "unknown noise": (rows(), ["--noise", "gaussian"], ["unknown noise 'gaussian'"]),

@@ -452,6 +452,8 @@ def test_advice_to_rename_a_column_away_works(name):
     [
         ("t.csv", b"shots\x00,correct", "not UTF-8 text; save the table as CSV"),
         ("t.xlsx", b"PK\x03\x04\xff\xfe", "is an Excel file"),
+        ("t.csv", b"PK\x03\x04\xff\xfe[Content_Types].xml", "is an Excel file"),
+        ("t.zip", b"PK\x03\x04\xff\xfe", "is an archive; unpack it and give the table in it"),
         ("t.csv.gz", b"shots,correct", "cannot be read"),
         ("t.jsonl", b'{"shots": 0}\n{"shots": \n', "line 2: is not JSON"),
         ("t.json", b"[1, 2]", "line 1: must be one JSON object, got list"),

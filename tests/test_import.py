@@ -240,13 +240,40 @@ def test_chat_templates_are_another_curve(logs, refused):
 def test_a_measure_must_be_chosen(logs, refused, imported):
     line = refused("lm-eval", logs / "lm_eval/words")
     assert "acc,none | acc_norm,none" in line
-    line = refused("lm-eval", logs / "lm_eval/words", "--metric", "f1")
-    assert "acc,none, acc_norm,none, exact_match,strict, exact_match,stripped" in line
     line = refused("lm-eval", logs / "lm_eval/words", "--metric", "exact_match")
     assert "exact_match,strict, exact_match,stripped; name one" in line
     table, said = imported("lm-eval", logs / "lm_eval/words", "--metric", "acc")
     assert set(table["task"]) == {"kinds"}
     assert "plurals has exact_match,strict, exact_match,stripped only; left out" in said
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (
+            ["lm-eval", "lm_eval", "--metric", "f1"],
+            "--metric f1: no task has it; there are acc,none | acc_norm,none | "
+            "exact_match,strict | exact_match,stripped",
+        ),
+        (
+            ["lm-eval", "lm_eval", "--metric", "acc", "--task", "kinds", "colours"],
+            "--task colours: not here; the tasks are kinds, plurals",
+        ),
+        (
+            ["inspect", "inspect/epochs", "--metric", "f1"],
+            "--metric f1: no task has it; there are likeness | match",
+        ),
+        (
+            ["inspect", "inspect/epochs", "--metric", "match", "--task", "kinds", "colours"],
+            "--task colours: not here; the tasks are kinds",
+        ),
+    ],
+)
+def test_what_is_nowhere_is_told_alone(argv, words, logs, capsys, tmp_path):
+    tool, folder, *options = argv
+    out = tmp_path / "table.csv"
+    assert main(["import", tool, str(logs / folder), *options, "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"bayesicl: error: {words}\n"
 
 
 def test_a_mean_that_is_no_count(logs, refused, tmp_path):
@@ -276,6 +303,8 @@ def broken(folder: Path, how: str) -> None:
         documents.write_bytes(lines[0].encode() + b"\n" + lines[1].encode()[:-1] + b"\xe9\n")
     elif how in ("n-shot", "config", "results"):
         edit(result, lambda run: run.update({how: None}))
+    elif how == "date":
+        edit(result, lambda run: run.update(date="today"))
     elif how == "shots":
         edit(result, lambda run: run["n-shot"].update(kinds=None))
     elif how == "one run":
@@ -300,6 +329,7 @@ def broken(folder: Path, how: str) -> None:
         ("config", "config must be objects"),
         ("results", "results must be objects"),
         ("shots", "lacks a part about kinds"),
+        ("date", "is no result of lm-evaluation-harness on kinds (ValueError: could not convert"),
         ("one run", "at two numbers of shots or more"),
         ("no folder", "no such file or folder"),
     ],
@@ -327,6 +357,26 @@ def test_folders_without_results(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "--output_path" in refused("lm-eval", tmp_path / "empty")
     assert "--log-dir" in refused("inspect", tmp_path / "empty")
+
+
+@pytest.mark.parametrize("tool", ["lm-eval", "inspect"])
+@pytest.mark.parametrize("kind", ["zip", "gztar", "tar"])
+def test_archives_and_other_files(tool, kind, logs, refused, tmp_path):
+    packed = shutil.make_archive(str(tmp_path / "logs"), kind, logs / "lm_eval/seeds")
+    assert f"{packed}: is an archive; unpack it and give the folder" in refused(tool, packed)
+    other = tmp_path / "notes.md"
+    other.write_text("# Notes")
+    words = {"lm-eval": "cannot be read as JSON", "inspect": "is no log of Inspect"}[tool]
+    line = refused(tool, other)
+    assert words in line
+    assert "give the folder that --" in line
+
+
+def test_a_folder_that_is_called_like_a_log_is_none(refused, tmp_path):
+    for name in ("results_2026-11-28T13-50-22.926487.json", "a.eval"):
+        (tmp_path / "logs" / name).mkdir(parents=True)
+    assert "no results_DATE.json in it" in refused("lm-eval", tmp_path / "logs")
+    assert "no .eval or .json log in it" in refused("inspect", tmp_path / "logs")
 
 
 @pytest.mark.parametrize("argv", [["import"], ["import", "helm", "x"], ["import", "lm-eval"]])
@@ -484,6 +534,7 @@ def test_logs_that_ended_early(logs, imported, refused, tmp_path):
         (lambda log: log["samples"].append(7), "sample 9 is no object with id and epoch"),
         (lambda log: log["samples"][0]["scores"].update(match=1), "sample 1: a score is no object"),
         (lambda log: log["eval"].update(dataset=None), "nothing is told of the dataset"),
+        (lambda log: log.update(plan=[1]), "is no log of Inspect, or was cut off (AttributeError"),
     ],
 )
 def test_logs_that_are_not_inspects(change, words, logs, refused, tmp_path):

@@ -19,7 +19,15 @@ import pandas as pd
 
 from bayesicl.errors import InputError
 from bayesicl.importers.inspect_settings import how, without_demonstrations
-from bayesicl.importers.runs import Run, caution, check_scores, chosen, files_in
+from bayesicl.importers.logs import (
+    caution,
+    check_asked,
+    check_scores,
+    chosen,
+    files_in,
+    reading,
+)
+from bayesicl.importers.runs import Run
 from bayesicl.table import listed
 
 SHOTS = (
@@ -30,6 +38,7 @@ _SEEDS = ("fewshot_seed", "seed")
 _LISTS = {"eval-set.json", "logs.json", "listing.json"}  # of logs, beside them
 _VALUES = {"C": 1.0, "P": 0.5, "I": 0.0, "N": 0.0}  # as Inspect counts them
 _ZSTANDARD = 93
+_NO_LOG, _LEAVE = "is no log of Inspect, or was cut off", "leave it out"
 
 
 def read(
@@ -51,7 +60,7 @@ def read(
         InputError: a file that cannot be read, a scorer or task that is not there, or a number of
             demonstrations that is not told, or is told in two ways.
     """
-    runs, seen = [], set()
+    found, without, seen, measures = [], [], set(), set()
     none = "no .eval or .json log in it; give the folder --log-dir named"
     for file in files_in(paths, _is_log, none):
         header, samples = _load(file)
@@ -62,18 +71,22 @@ def read(
             continue
         status = "invalidated" if header.get("invalidated") else header["status"]
         if status != "success":
-            caution(f"{file}: {task} has status {status!r}; left out")
+            without.append(f"{file}: {task} has status {status!r}; left out")
             continue
-        names = list(dict.fromkeys(name for s in samples for name in s.get("scores") or {}))
+        names = list(dict.fromkeys(name for s in samples for name in s["scores"]))
+        measures.update(names)
         scorer = chosen(names, metric, f"{file}, {task}")
         if scorer is None:
-            caution(f"{file}: {task} has {listed(names) or 'no score'} only; left out")
-            continue
-        runs += _runs(file, header, samples, scorer, shots_key)
-    if missing := set(tasks) - seen:
-        raise InputError(
-            f"--task {listed(missing)}: not here; the tasks are {listed(sorted(seen))}"
-        )
+            without.append(f"{file}: {task} has {listed(names) or 'no score'} only; left out")
+        else:
+            found.append((file, header, samples, scorer))
+    check_asked(tasks, seen, metric, measures, found)
+    for text in without:
+        caution(text)
+    runs = []
+    for file, header, samples, scorer in found:
+        with reading(file, _NO_LOG, _LEAVE):
+            runs += _runs(file, header, samples, scorer, shots_key)
     return without_demonstrations(runs)
 
 
@@ -82,8 +95,9 @@ def _is_log(file: Path) -> bool:
 
 
 def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The header of a log and its samples, or their summaries."""
-    try:
+    """The header of a log, and what is needed of its samples: id, epoch, limit and scores."""
+    advice = _LEAVE if _is_log(file) else "give the folder that --log-dir named"
+    with reading(file, _NO_LOG, advice):
         if zipfile.is_zipfile(file):
             with zipfile.ZipFile(file) as archive:
                 if "header.json" not in archive.namelist():
@@ -92,7 +106,7 @@ def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                 samples = _member(file, archive, "summaries.json")
         else:
             header = json.loads(file.read_text(encoding="utf-8"))
-            samples = header.get("samples") or []
+            samples = header.pop("samples", None) or []
         if (
             not {"task", "model", "created", "dataset"} <= header["eval"].keys()
             or "status" not in header
@@ -100,17 +114,22 @@ def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
             raise ValueError("no task, model, date or status")
         if not isinstance(header["eval"]["dataset"], dict):
             raise ValueError("nothing is told of the dataset")
-        for number, sample in enumerate(samples, 1):
-            if not isinstance(sample, dict) or not {"id", "epoch"} <= sample.keys():
-                raise ValueError(f"sample {number} is no object with id and epoch")
-            if not all(isinstance(s, dict) for s in (sample.get("scores") or {}).values()):
-                raise ValueError(f"sample {number}: a score is no object")
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise InputError(
-            f"{file}: is no log of Inspect, or was cut off ({type(error).__name__}: {error}); "
-            "leave it out"
-        ) from error
-    return header, samples
+        return header, [_needed(sample, number) for number, sample in enumerate(samples, 1)]
+
+
+def _needed(sample: Any, number: int) -> dict[str, Any]:
+    """What is needed of a sample, of which logs may hold whole conversations."""
+    if not isinstance(sample, dict) or not {"id", "epoch"} <= sample.keys():
+        raise ValueError(f"sample {number} is no object with id and epoch")
+    scores = sample.get("scores") or {}
+    if not all(isinstance(score, dict) for score in scores.values()):
+        raise ValueError(f"sample {number}: a score is no object")
+    return {
+        "id": sample["id"],
+        "epoch": sample["epoch"],
+        "limit": sample.get("limit"),
+        "scores": {name: score.get("value") for name, score in scores.items()},
+    }
 
 
 def _member(file: Path, archive: zipfile.ZipFile, name: str) -> Any:
@@ -161,14 +180,13 @@ def _runs(
     epochs: dict[int, dict[str, float]] = {}
     bare = 0
     for sample in samples:
-        scores = sample.get("scores") or {}
-        if scorer not in scores:
+        if scorer not in sample["scores"]:
             bare += 1
             continue
         document = str(sample["id"])
-        value = _score(f"{place}, sample {document}", scorer, scores[scorer].get("value"))
+        value = _score(f"{place}, sample {document}", scorer, sample["scores"][scorer])
         epochs.setdefault(sample["epoch"], {})[document] = value
-    if limited := sum(bool(sample.get("limit")) for sample in samples):
+    if limited := sum(bool(sample["limit"]) for sample in samples):
         caution(f"{place}: {task}: {limited} of {len(samples)} samples were ended by a limit")
     if bare:
         caution(f"{place}: {task}: {bare} of {len(samples)} samples have no score; left out")

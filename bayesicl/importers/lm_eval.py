@@ -15,8 +15,16 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from bayesicl.errors import InputError
+from bayesicl.importers.logs import (
+    caution,
+    check_asked,
+    check_scores,
+    chosen,
+    files_in,
+    reading,
+)
 from bayesicl.importers.prompts import Prompt, trouble
-from bayesicl.importers.runs import Run, caution, check_scores, chosen, files_in
+from bayesicl.importers.runs import Run
 from bayesicl.table import listed
 
 _DATE = r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\d(\.\d+)?"
@@ -28,6 +36,7 @@ _TEMPLATE = (
     "fewshot_delimiter", "output_type",
 )  # fmt: skip
 _HARDWARE = {"device", "device_map", "parallelize", "max_length", "max_model_len"}
+_AGAIN = "remove it, or run again"
 
 
 def read(paths: Sequence[str | Path], metric: Sequence[str], tasks: Sequence[str]) -> list[Run]:
@@ -45,7 +54,7 @@ def read(paths: Sequence[str | Path], metric: Sequence[str], tasks: Sequence[str
     Raises:
         InputError: a file that cannot be read, or a measure or task that is not there.
     """
-    runs, seen, measures = [], set(), set()
+    found, without, seen, measures = [], [], set(), set()
     none = "no results_DATE.json in it; give the folder that --output_path named"
     for file in files_in(paths, _is_result, none):
         results = _load(file)
@@ -57,18 +66,17 @@ def read(paths: Sequence[str | Path], metric: Sequence[str], tasks: Sequence[str
             measures.update(names)
             measure = chosen(names, metric, f"{file}, {task}")
             if measure is None:
-                caution(f"{file}: {task} has {listed(names) or 'no measure'} only; left out")
-                continue
+                without.append(f"{file}: {task} has {listed(names) or 'no measure'} only; left out")
+            else:
+                found.append((file, results, task, measure))
+    check_asked(tasks, seen, metric, measures, found)
+    for text in without:
+        caution(text)
+    runs = []
+    for file, results, task, measure in found:
+        with reading(file, f"is no result of lm-evaluation-harness on {task}", _AGAIN):
             if run := _run(file, results, task, measure):
                 runs.append(run)
-    if missing := set(tasks) - seen:
-        raise InputError(
-            f"--task {listed(missing)}: not here; the tasks are {listed(sorted(seen))}"
-        )
-    if not runs and metric and measures:
-        raise InputError(
-            f"--metric {listed(metric)}: no task has it; there are {listed(sorted(measures))}"
-        )
     return runs
 
 
@@ -77,20 +85,18 @@ def _is_result(file: Path) -> bool:
 
 
 def _load(file: Path) -> dict[str, Any]:
-    try:
+    advice = _AGAIN if _is_result(file) else "give the folder that --output_path named"
+    with reading(file, "cannot be read as JSON", advice):
         results = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InputError(
-            f"{file}: cannot be read as JSON ({error}); remove it, or run again"
-        ) from error
     needed = {"results", "configs", "n-shot", "n-samples", "versions", "config"}
     if not isinstance(results, dict) or needed - results.keys():
+        lacks = needed - set(results if isinstance(results, dict) else ())
         raise InputError(
             f"{file}: is no result of lm-evaluation-harness 0.4.3 or newer (it lacks "
-            f"{listed(sorted(needed - set(results)))}); remove it, or run again"
+            f"{listed(sorted(lacks))}); {advice}"
         )
     if odd := [part for part in sorted(needed) if not isinstance(results[part], dict)]:
-        raise InputError(f"{file}: {listed(odd)} must be objects; remove it, or run again")
+        raise InputError(f"{file}: {listed(odd)} must be objects; {_AGAIN}")
     for task in results["n-samples"]:
         about = [results[part].get(task) for part in ("n-samples", "results", "configs")]
         if (
@@ -98,7 +104,7 @@ def _load(file: Path) -> dict[str, Any]:
             or not _is_whole(about[0].get("effective"))
             or not _is_whole(results["n-shot"].get(task))
         ):
-            raise InputError(f"{file}: lacks a part about {task}; remove it, or run again")
+            raise InputError(f"{file}: lacks a part about {task}; {_AGAIN}")
     return results
 
 
@@ -186,7 +192,7 @@ def _scores(
             document = f"{sample['doc_id']}:{sample['doc_hash'][:8]}"
             scores[document], scored[document] = float(sample[metric]), _scored(sample, config)
             prompts += _prompts(sample, window, delimiter)
-        except (KeyError, TypeError, ValueError, IndexError) as error:
+        except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
             raise InputError(
                 f"{place}, line {line}: is no sample of {measure} ({type(error).__name__}: "
                 f"{error}); remove the file to read the run's mean, or run again"

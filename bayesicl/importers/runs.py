@@ -1,15 +1,13 @@
 """Runs of a model on a task at one number of shots, joined into curves."""
 
-import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
 
-from bayesicl.errors import CurveWarning, InputError
-from bayesicl.table import listed
+from bayesicl.errors import InputError
+from bayesicl.importers.logs import caution
 
 T = TypeVar("T")
 
@@ -47,63 +45,6 @@ class Run:
     def curve(self) -> tuple[str, str]:
         """The curve that it is a point of."""
         return self.model, self.task
-
-
-def caution(text: str) -> None:
-    """Say that something about the logs limits what can be learnt from them."""
-    warnings.warn(text, CurveWarning, stacklevel=3)
-
-
-def files_in(
-    paths: Sequence[str | Path], is_log: Callable[[Path], bool], missing: str
-) -> list[Path]:
-    """The files named, and the logs in the folders named, each once.
-
-    is_log: which files of a folder are read. missing: what a folder without any lacks, and what to
-    do. Raises InputError for such a folder, and for a path that is not there.
-    """
-    files = []
-    for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; check the path")
-        found = [f for f in sorted(path.rglob("*")) if is_log(f)] if path.is_dir() else [path]
-        if not found:
-            raise InputError(f"{path}: {missing}")
-        files += found
-    return list(dict.fromkeys(files))
-
-
-def chosen(names: Sequence[str], wanted: Sequence[str], where: str) -> str | None:
-    """The measure to read: the first wanted one that is there (None where none is).
-
-    A wanted name also stands for NAME,MORE where only one such measure is there. Raises InputError
-    where there are several measures and none was asked for.
-    """
-    for want in wanted:
-        found = [name for name in names if name == want or name.partition(",")[0] == want]
-        if want in found:
-            return want
-        if len(found) > 1:
-            raise InputError(
-                f"{where}: --metric {want} may be {listed(found)}; name one of them in full"
-            )
-        if found:
-            return found[0]
-    if wanted or not names:
-        return None
-    if len(names) > 1:
-        raise InputError(f"{where}: several measures; choose one of --metric {' | '.join(names)}")
-    return names[0]
-
-
-def check_scores(scores: pd.Series, measure: str, where: str) -> None:
-    """Raise InputError unless all scores lie between 0 and 1."""
-    bad = ~scores.between(0.0, 1.0)
-    if bad.any():
-        raise InputError(
-            f"{where}, document {scores.index[bad][0]}: {measure} must lie between 0 and 1 to be "
-            f"a curve's outcome, got {scores[bad].iloc[0]:g}; choose another --metric"
-        )
 
 
 def join(runs: Iterable[Run]) -> pd.DataFrame:
