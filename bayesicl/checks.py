@@ -131,8 +131,9 @@ def _choose_outcome(table: Table, outcome: str | None) -> str:
     if outcome is not None and outcome not in _COLUMN_OF:
         raise InputError(f"--outcome must be one of {listed(_COLUMN_OF)}, got {outcome!r}")
     if outcome is not None and (column := _column(table, outcome)) not in table.frame:
+        needed = f"`{column}`" + ", or `nll` of single prompts" * (outcome == "mean_nll")
         raise InputError(
-            f"{table.source}: --outcome {outcome} needs a column `{column}`; the columns are "
+            f"{table.source}: --outcome {outcome} needs a column {needed}; the columns are "
             f"{listed(table.frame)}; name yours with --column {column}=NAME"
         )
     if outcome is None and not present:

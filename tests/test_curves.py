@@ -373,7 +373,12 @@ BAD = [
     ("outcome absent", TWO, {"outcome": "prob"}, r"--outcome prob needs a column `prob`"),
     ("mean_nll below 0", frame(shots=[0, 1], mean_nll=[1, -1]), {}, r"row 1: `mean_nll` .*got -1"),
     ("mean_nll and prob", PROB.assign(mean_nll=1), {}, r"--outcome prob or --outcome mean_nll"),
-    ("ask mean_nll", PROB, {"outcome": "mean_nll"}, r"mean_nll needs a column `mean_nll`"),
+    (
+        "ask mean_nll",
+        PROB,
+        {"outcome": "mean_nll"},
+        r"mean_nll needs a column `mean_nll`, or `nll` of",
+    ),
     ("batches", prompts([[1, 2]], "nll").assign(total=5), NLL, r"`total` .*mean_nll=nll"),
     ("se of nll", prompts([[1, 2]], "nll").assign(se=5), NLL, r"a mean of nll `mean_nll`"),
     ("tiny se", frame(shots=[0, 1], mean_nll=1.0, se=1e-9), {}, r"`se` .*in nats"),
