@@ -178,8 +178,9 @@ def load_law(law: str | Path | Law) -> Law:
     path = Path(law)
     if path.suffix != ".py":
         raise InputError(
-            f"unknown law {str(law)!r}: choose from {', '.join(LAWS)}, or give the path of a "
-            "Python file that defines one"
+            f"unknown law {str(law)!r}: choose from {', '.join(LAWS)}, one of them under a learned "
+            "prior (such as power@population), or the path of a Python file that defines one; "
+            "stack is a forecast (bayesicl forecast TABLE --law stack)"
         )
     if not path.is_file():
         raise InputError(f"law file {path}: no such file")

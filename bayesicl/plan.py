@@ -9,7 +9,8 @@ from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
 from bayesicl.errors import InputError
-from bayesicl.law import AT, BAYESIAN, TYINGS, Law, laws_of, load_law
+from bayesicl.law import AT, BAYESIAN, LAWS, TYINGS, Law, laws_of, load_law
+from bayesicl.misfit import SUFFIX
 from bayesicl.noise import Noise
 from bayesicl.noises import load_noise
 from bayesicl.program import arrays
@@ -73,13 +74,7 @@ def plan(
                     f"{', '.join(laws_of(study.scale))}; or read another outcome (--outcome)"
                 )
         suited = load_noise(noise, study.kind)
-        for name in (*names, suited.name):
-            if AT in name and (len(study.hypotheses) > 1 or backgrounds != 1):
-                raise InputError(
-                    f"{study.label}: {name} has a learned prior, which is for studies of one curve "
-                    "and one background; leave such studies out with --where, or take declared "
-                    "priors"
-                )
+        _check_learned(study, loaded, suited, backgrounds)
         for law, same in distinct(loaded, study, backgrounds):
             design = (law.name, len(study.hypotheses), study.cells["shots"].to_numpy().tobytes())
             if design not in tried:  # all that a law sees
@@ -87,6 +82,33 @@ def plan(
                 tried.add(design)
             tasks.append(Task(study, law, suited, backgrounds, same))
     return tasks
+
+
+def _check_learned(study: Study, laws: Sequence[Law], noise: Noise, backgrounds: int) -> None:
+    """Raise InputError where a learned prior does not know such studies; says what would do."""
+    learned = [one.name for one in (*laws, noise) if AT in one.name]
+    if not learned or (len(study.hypotheses) == 1 and backgrounds == 1):
+        return
+    known = "one background; leave out --backgrounds"
+    if (curves := len(study.hypotheses)) > 1:
+        first = study.hypotheses[0]
+        first = first if first.isdecimal() else repr(first)
+        known = f'one curve, and here are {curves}; read one (--where "hypothesis == {first}")'
+    declared = f"--law {' '.join(dict.fromkeys(map(_declared, laws)))}"
+    if AT in noise.name:
+        own = noise.name.partition(AT)[0]
+        declared += f" --noise {'misfit' if own.endswith(SUFFIX) else own}"
+    raise InputError(
+        f"{study.label}: {learned[0]} has a learned prior, which is for studies of {known}, or "
+        f"take declared priors, also in place of --law stack: {declared}"
+    )
+
+
+def _declared(law: Law) -> str:
+    """The name or file of a law under its own prior."""
+    if law.base in LAWS:
+        return law.base
+    return law.path.rpartition(AT)[0] if AT in law.name else law.path
 
 
 def distinct(

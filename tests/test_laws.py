@@ -1177,5 +1177,9 @@ def test_missing_and_unknown_laws(tmp_path):
     (tmp_path / "folder.py").mkdir()
     with pytest.raises(InputError, match=r"no such file"):
         load_law(tmp_path / "folder.py")
-    with pytest.raises(InputError, match=r"unknown law 'scorin'.*general, sampling, scoring.*path"):
+    with pytest.raises(
+        InputError, match=r"unknown law 'scorin'.*general, sampling, scoring.*path"
+    ) as told:
         load_law("scorin")
+    assert "power@population" in str(told.value)
+    assert "bayesicl forecast TABLE --law stack" in str(told.value)

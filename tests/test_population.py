@@ -1,6 +1,8 @@
 """Learned priors: the densities that they declare, their files, and learning them."""
 
 import json
+import re
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -132,12 +134,31 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
     broken.write_text('{"laws": 3}')
     with pytest.raises(InputError, match=r"broken\.json: not a file that `bayesicl learn` wrote"):
         load_law(f"hill@{broken}")
-    table = pd.DataFrame({"shots": [0, 1, 2] * 2, "hypothesis": [0] * 3 + [1] * 3})
-    two = read_curves(table.assign(correct=[1, 3, 5, 2, 4, 8], total=9))
-    with pytest.raises(InputError, match="for studies of one curve and one background"):
-        plan(two, f"hill@{prior}")
-    with pytest.raises(InputError, match="for studies of one curve and one background"):
-        plan(two, "hill", noise=f"misfit@{prior}")
+
+
+def test_what_to_do_with_studies_that_a_prior_does_not_know(prior):
+    table = pd.DataFrame({"shots": [0, 1, 2] * 2, "hypothesis": ["gold"] * 3 + ["random"] * 3})
+    table = table.assign(correct=[1, 3, 5, 2, 4, 8], total=9)
+    two, one = read_curves(table), read_curves(table, where="hypothesis == 'gold'")
+    stack = ["power@population", f"hill@{prior}"]
+    with pytest.raises(InputError) as told:
+        plan(two, stack, noise=f"misfit@{prior}")
+    assert str(told.value).endswith(
+        "for studies of one curve, and here are 2; read one (--where \"hypothesis == 'gold'\"), or "
+        "take declared priors, also in place of --law stack: --law power hill --noise misfit"
+    )
+    assert len(plan(two, ["power", "hill"], noise="misfit")) == 2
+    assert len(plan(one, stack, noise=f"misfit@{prior}")) == 2
+    with pytest.raises(InputError, match=r"one background; leave out --backgrounds, .* hill$"):
+        plan(one, f"hill@{prior}", backgrounds=0)
+    with pytest.raises(InputError, match=r"--law hill --noise beta-binomial$"):
+        plan(two, "hill", noise=f"beta-binomial@{prior}")
+    own, mine = record(), prior.with_name("mine.py")
+    own["laws"]["mine"] = own["laws"]["hill"]
+    prior.write_text(json.dumps(own))
+    mine.write_text(Path(load_law("hill").path).read_text().replace('"hill"', '"mine"'))
+    with pytest.raises(InputError, match=rf"--law {re.escape(str(mine))}$"):
+        plan(two, f"{mine}@{prior}")
 
 
 def test_a_changed_prior_is_another_law(prior):
