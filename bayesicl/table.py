@@ -7,7 +7,6 @@ a bad value later can point at it in the user's own file.
 import csv
 import gzip
 import io
-import json
 import math
 import warnings
 import zlib
@@ -19,6 +18,7 @@ import numpy as np
 import pandas as pd
 
 from bayesicl.errors import InputError
+from bayesicl.parse import parse_json
 
 _EXCEL = {".xlsx", ".xls", ".ods"}
 _DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -194,10 +194,10 @@ def _selected(frame: pd.DataFrame, where: str, name: str) -> np.ndarray:
 
 def _read_file(path: Path) -> pd.DataFrame:
     """The table in a file, by its ending, else by its first line."""
-    if path.is_dir():
-        raise InputError(f"{path}: is a folder; name one file in it")
     endings = [ending.lower() for ending in path.suffixes]
     try:
+        if path.is_dir():
+            raise InputError(f"{path}: is a folder; name one file in it")
         content = path.read_bytes()
         if endings[-1:] == [".gz"]:
             content = gzip.decompress(content)
@@ -220,7 +220,7 @@ def _read_file(path: Path) -> pd.DataFrame:
         text = "\0"
     if "\0" in text:
         raise InputError(f"{path}: is not UTF-8 text; save the table as CSV in UTF-8")
-    lines = text.replace("\r\n", "\n").split("\n")
+    lines = text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
     filled = [number for number, line in enumerate(lines, start=1) if line.strip()]
     if not filled:
         raise InputError(f"{path}: the file is empty; it needs a header line and rows")
@@ -267,13 +267,8 @@ def _read_delimited(
 def _read_json_lines(lines: list[tuple[int, str]], path: Path) -> pd.DataFrame:
     records = []
     for number, line in lines:
-        try:
-            record = json.loads(line)
-        except ValueError as error:
-            raise InputError(
-                f"{path}, line {number}: is not JSON ({error}); write one object a line, "
-                '{"shots": 0, "correct": 3, "total": 10}'
-            ) from error
+        example = '{"shots": 0, "correct": 3, "total": 10}'
+        record = parse_json(line, f"{path}, line {number}", example)
         if not isinstance(record, dict):
             raise InputError(
                 f"{path}, line {number}: must be one JSON object, got {type(record).__name__}; "

@@ -461,6 +461,8 @@ def test_advice_to_rename_a_column_away_works(name):
         ("t.zip", b"PK\x03\x04\xff\xfe", "is an archive; unpack it and give the table in it"),
         ("t.csv.gz", b"shots,correct", "cannot be read"),
         ("t.jsonl", b'{"shots": 0}\n{"shots": \n', "line 2: is not JSON"),
+        ("t.jsonl", b'{"model": "\\ud800"}', "line 1: is not JSON .*surrogates"),
+        ("t.jsonl", b"[" * 100_000, "line 1: is not JSON .*recursion"),
         ("t.json", b"[1, 2]", "line 1: must be one JSON object, got list"),
     ],
 )
@@ -471,7 +473,19 @@ def test_bad_files(tmp_path, name, content, message):
         read_curves(path)
 
 
+@pytest.mark.parametrize("end", ["\r\n", "\r"])
+def test_lines_may_end_as_on_other_systems(end, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_bytes(f"shots,correct{end}0,1{end}1,0{end}".encode())
+    assert only(path).cells["y"].tolist() == [1, 0]
+    path.write_bytes(f"shots,correct{end}0,1{end}1,x{end}".encode())
+    with pytest.raises(InputError, match="line 3: `correct`"):
+        read_curves(path)
+
+
 def test_no_file_and_a_folder(tmp_path):
+    with pytest.raises(InputError, match=r"cannot be read .*too long"):
+        read_curves("x" * 5000)
     with pytest.raises(InputError, match=r"absent\.csv: no such file"):
         read_curves(tmp_path / "absent.csv")
     with pytest.raises(InputError, match="is a folder"):
