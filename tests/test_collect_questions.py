@@ -74,6 +74,15 @@ def test_repeated_questions_are_kept_once(tmp_path):
         ("t.csv", "input,output\na\n", "line 2: `output` must be text or a number, got nothing"),
         ("t.csv", "input,output\na,\n", "line 2: `output` is empty"),
         ("t.csv", "input,output\n", "no questions"),
+        ("t.csv", "", "no questions"),
+        ("t.csv", "input,input,output\na,b,1\n", "two columns are called `input`"),
+        ("t.csv", "input;output\na;1\n", "is separated by semicolons; save it with commas"),
+        ("t.tsv", "input,output\na,1\n", "is separated by commas; save it with tabs"),
+        ("t.csv", "input,output\na,1\na,2\n", "at least 2 different questions"),
+        ("t.txt", "input,output\na,1\n", r"is not JSON .*\(a table must end in .csv or .tsv\)"),
+        ("t.jsonl", '{"input": "a", "output": NaN}', "must be text or a number, got nan"),
+        ("t.jsonl", '{"input": "\\ud800", "output": 1}', "line 1: is not JSON .*surrogates"),
+        ("t.json", "[" * 100_000, "t.json: is not JSON .*recursion"),
         ("t.csv", "input,output\na,1\n", "at least 2 different questions"),
         ("p.jsonl", '{"question": "a", "answer_matching_behavior": "b"}', "no field `answer_not_"),
     ],
@@ -81,6 +90,26 @@ def test_repeated_questions_are_kept_once(tmp_path):
 def test_bad_files_are_told(tmp_path, name, text, words):
     with pytest.raises(InputError, match=words):
         read_task(write(tmp_path, name, text))
+
+
+def test_headers_may_have_spaces_and_columns_without_a_name(tmp_path):
+    task = read_task(write(tmp_path, "t.csv", "input, output,,\na, 1,,\nb, 2,,\n"))
+    assert task.answers[""] == ("1", "2")
+
+
+def test_what_cannot_be_read_as_text(tmp_path):
+    for content in (b"\xff\xfea\0", b"PK\x03\x04\xf0"):
+        (tmp_path / "t.csv").write_bytes(content)
+        with pytest.raises(InputError, match=r"cannot be read as text .* in UTF-8"):
+            read_task(tmp_path / "t.csv")
+    with pytest.raises(InputError, match=r"cannot be read .*too long"):
+        read_tasks(["2 + 2?" * 100])
+
+
+def test_columns_that_nothing_reads(tmp_path):
+    path = write(tmp_path, "t.csv", "word,output\na,1\nb,2\n")
+    with pytest.raises(InputError, match="nothing reads `question`; write input=word or output="):
+        read_task(path, columns={"question": "word"})
 
 
 def test_missing_files_and_equal_names(tmp_path):

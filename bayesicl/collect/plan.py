@@ -49,7 +49,7 @@ class Plan:
             raise InputError(f"--max-shots must be at least 1, got {self.max_shots}")
         if self.chat and self.template is not None:
             raise InputError("give --template or --chat, not both")
-        plain(self.template or PLAIN)
+        plain(PLAIN if self.template is None else self.template)
 
     def render(self, backend: Backend) -> Render:
         """What writes the text for this model."""

@@ -9,17 +9,21 @@ import csv
 import hashlib
 import io
 import json
+import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from bayesicl.errors import CurveWarning, InputError
+from bayesicl.parse import parse_json
 
 PERSONA = {
     "matching": "answer_matching_behavior",
     "not_matching": "answer_not_matching_behavior",
 }
+ENDINGS = (".json", ".jsonl", ".csv", ".tsv")
+EXAMPLE = '{"input": "2 + 2", "output": "4"}'
 
 
 @dataclass(frozen=True)
@@ -61,6 +65,12 @@ def read_task(path: str | Path, *, columns: Mapping[str, str] | None = None) -> 
     ('2', '3')
     """
     path, columns = Path(path), columns or {}
+    if unknown := columns.keys() - {"input", "output"}:
+        name = min(unknown)
+        raise InputError(
+            f"--column {name}={columns[name]}: nothing reads `{name}`; write "
+            f"input={columns[name]} or output={columns[name]}"
+        )
     records = list(_records(path))
     if not records:
         raise InputError(f"{path}: no questions; write one a line")
@@ -76,6 +86,8 @@ def read_task(path: str | Path, *, columns: Mapping[str, str] | None = None) -> 
     for row in rows:
         first_of.setdefault(row[0], row)
     unique = list(first_of.values())
+    if len(unique) < 2:
+        raise InputError(f"{path}: at least 2 different questions are needed, got {len(unique)}")
     if len(unique) < len(rows):
         warnings.warn(
             f"{path}: {len(rows) - len(unique)} of {len(rows)} questions come again and are left "
@@ -83,8 +95,6 @@ def read_task(path: str | Path, *, columns: Mapping[str, str] | None = None) -> 
             CurveWarning,
             stacklevel=2,
         )
-    if len(unique) < 2:
-        raise InputError(f"{path}: at least 2 different questions are needed, got {len(unique)}")
     inputs, *answers = zip(*unique, strict=True)
     return Task(path.stem, inputs, dict(zip(list(fields)[1:], answers, strict=True)))
 
@@ -103,11 +113,14 @@ def read_tasks(
 
 
 def _files(path: Path) -> list[Path]:
-    if not path.is_dir():
-        return [path]
-    found = sorted(p for p in path.iterdir() if p.suffix in (".json", ".jsonl", ".csv", ".tsv"))
+    try:
+        if not path.is_dir():
+            return [path]
+        found = sorted(p for p in path.iterdir() if p.suffix in ENDINGS)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not found:
-        raise InputError(f"{path}: no question files (.json, .jsonl, .csv, .tsv) in this folder")
+        raise InputError(f"{path}: no question files ({', '.join(ENDINGS)}) in this folder")
     return found
 
 
@@ -118,48 +131,53 @@ def _records(path: Path) -> Iterator[tuple[str, dict]]:
     except FileNotFoundError as error:
         raise InputError(f"{path}: no such file; check the path") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as UTF-8 text ({error})") from error
+        raise InputError(
+            f"{path}: cannot be read as text ({error}); save it as CSV or JSON lines in UTF-8"
+        ) from error
     if path.suffix in (".csv", ".tsv"):
         yield from _delimited(text, path)
     elif text.lstrip().startswith("["):
-        for number, record in enumerate(_json(text, str(path)), 1):
+        for number, record in enumerate(parse_json(text, str(path), EXAMPLE), 1):
             yield f"entry {number}", _object(record, f"{path}, entry {number}")
     else:
+        table = "" if path.suffix in ENDINGS else " (a table must end in .csv or .tsv)"
         for number, line in enumerate(text.split("\n"), 1):
             if line.strip():
                 place = f"{path}, line {number}"
-                yield f"line {number}", _object(_json(line, place), place)
+                yield f"line {number}", _object(parse_json(line, place, EXAMPLE + table), place)
 
 
 def _delimited(text: str, path: Path) -> Iterator[tuple[str, dict]]:
-    reader = csv.DictReader(io.StringIO(text), delimiter="\t" if path.suffix == ".tsv" else ",")
-    while True:
-        try:
-            record = next(reader, None)
-        except csv.Error as error:
-            raise InputError(
-                f"{path}, after line {reader.line_num}: cannot be read ({error}); a quote may not "
-                "be closed there, or write it as JSON lines"
-            ) from error
-        if record is None:
-            return
-        place = f"line {reader.line_num}"
-        if None in record:
-            raise InputError(
-                f"{path}, {place}: more fields than the header has; put quotes around a text with "
-                "commas"
-            )
-        yield place, record
-
-
-def _json(text: str, place: str):
+    delimiter = "\t" if path.suffix == ".tsv" else ","
+    reader = csv.DictReader(io.StringIO(text), delimiter=delimiter)
     try:
-        return json.loads(text)
-    except ValueError as error:
+        reader.fieldnames = _header(reader.fieldnames or (), path)
+        for record in reader:
+            place = f"line {reader.line_num}"
+            if None in record:
+                raise InputError(
+                    f"{path}, {place}: more fields than the header has; put quotes around a text "
+                    "with commas"
+                )
+            yield place, record
+    except csv.Error as error:
         raise InputError(
-            f'{place}: is not JSON ({error}); write one object a line, {{"input": "2 + 2", '
-            '"output": "4"}'
+            f"{path}, after line {reader.line_num}: cannot be read ({error}); a quote may not be "
+            "closed there, or write it as JSON lines"
         ) from error
+
+
+def _header(fields: Sequence[str], path: Path) -> list[str]:
+    """The fields' names; InputError where they were not told apart, or two have one name."""
+    names = [name.strip() for name in fields]
+    for name in filter(None, names):
+        if names.count(name) > 1:
+            raise InputError(f"{path}: two columns are called `{name}`; rename or drop one")
+    signs = {";": "semicolons", "\t": "tabs", ",": "commas"}
+    if len(names) == 1 and (other := next((s for s in signs if s in fields[0]), None)):
+        wanted = "tabs" if path.suffix == ".tsv" else "commas"
+        raise InputError(f"{path}: is separated by {signs[other]}; save it with {wanted}")
+    return names
 
 
 def _object(record: object, place: str) -> dict:
@@ -177,8 +195,9 @@ def _text(record: dict, field: str, place: str) -> str:
             "input=NAME or --column output=NAME"
         )
     value = record[field]
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        got = "nothing" if value is None else type(value).__name__
+    odd = isinstance(value, float) and not math.isfinite(value)
+    if odd or isinstance(value, bool) or not isinstance(value, str | int | float):
+        got = "nothing" if value is None else value if odd else type(value).__name__
         raise InputError(f"{place}: `{field}` must be text or a number, got {got}")
     if not str(value).strip():
         raise InputError(f"{place}: `{field}` is empty; fill it in or drop the question")
