@@ -10,7 +10,8 @@ from fake_model import Fake, nll_of
 
 from bayesicl import read_curves
 from bayesicl.collect.backend import Answer, Tokens, answer, need, self_test
-from bayesicl.collect.measure import Collection, measure
+from bayesicl.collect.collection import Collection
+from bayesicl.collect.measure import measure
 from bayesicl.collect.plan import Plan, orders
 from bayesicl.collect.prompts import Passage, plain
 from bayesicl.collect.questions import Task
@@ -97,6 +98,28 @@ def test_names_that_are_written_alike_are_told_apart(tmp_path):
     next((tmp_path / "orders").iterdir()).write_text("")
     with pytest.raises(InputError, match="has no measured rows; remove it"):
         run(tmp_path, [Fake()], Plan())
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("orders/a.csv", b"\xff\xfe", "cannot be read .*; remove it"),
+        ("orders/a.csv", b"settings\nx\n", "has no measured rows; remove it"),
+        (
+            "orders/a.csv",
+            b"model,task,settings,shots\na,b,c,0\nd,e,f,1,g\n",
+            "cannot be read .*; remove it",
+        ),
+        ("orders", b"", "cannot be written .*; make room for it, or name another --out"),
+        ("settings", b"", "settings/.* cannot be written"),
+        ("curves.csv/a", b"", "curves.csv: cannot be written"),
+    ],
+)
+def test_what_else_is_in_the_folder(name, content, words, tmp_path):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=f"{tmp_path}.*{words}"):
+        run(tmp_path, [Fake()], Plan(orders=1))
 
 
 def test_several_back_ends_must_be_the_same_model(tmp_path):
@@ -206,3 +229,6 @@ def test_runs_are_recorded(tmp_path):
     collection.record({"b": 2})
     lines = (tmp_path / "new" / "runs.jsonl").read_text().splitlines()
     assert [json.loads(line) for line in lines] == [{"a": 1}, {"b": 2}]
+    (tmp_path / "runs.jsonl").mkdir()
+    with pytest.raises(InputError, match=r"runs\.jsonl: cannot be written \(Is a directory\)"):
+        Collection(tmp_path, "tiny").record({})

@@ -9,8 +9,9 @@ torch = pytest.importorskip("torch")
 transformers = pytest.importorskip("transformers")
 
 from bayesicl.collect.backend import self_test  # noqa: E402
+from bayesicl.collect.collection import Collection  # noqa: E402
 from bayesicl.collect.hf import Transformers, digest  # noqa: E402
-from bayesicl.collect.measure import Collection, measure  # noqa: E402
+from bayesicl.collect.measure import measure  # noqa: E402
 from bayesicl.collect.plan import Order, Plan, orders  # noqa: E402
 from bayesicl.collect.prompts import Passage, plain  # noqa: E402
 from bayesicl.collect.questions import Task  # noqa: E402

@@ -36,7 +36,7 @@ from bayesicl.cli.progress import counted
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
-    from bayesicl.collect.measure import Collection
+    from bayesicl.collect.collection import Collection
     from bayesicl.collect.plan import Order
 
 DTYPES = ("float32", "bfloat16", "float16", "float64", "auto")
@@ -80,7 +80,8 @@ def add_options(parser: common.Parser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure and write the table."""
     from bayesicl.collect.backend import self_test
-    from bayesicl.collect.measure import Collection, measure
+    from bayesicl.collect.collection import Collection
+    from bayesicl.collect.measure import measure
     from bayesicl.collect.plan import Plan, orders
     from bayesicl.collect.questions import read_tasks
 

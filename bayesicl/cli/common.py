@@ -292,11 +292,12 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
 
 @contextmanager
 def folder_to_fill(path: str | Path, option: str = "--out") -> Iterator[Path]:
-    """`writable_folder`, gone again in the end if it was made here and nothing was put into it."""
-    new = [part for part in (Path(path), *Path(path).parents) if not part.exists()]
+    """`writable_folder`, gone again in the end if it was made here and no file was put into it."""
+    folder = Path(path)
+    new = [part for part in (folder, *folder.parents) if not part.exists()]
     try:
         yield writable_folder(path, option)
     finally:
-        with suppress(OSError):  # something is in it
-            for part in new:
+        for part in (*folder.glob("*/"), *new) if new else ():
+            with suppress(OSError):  # something is in it
                 part.rmdir()

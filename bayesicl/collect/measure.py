@@ -1,119 +1,23 @@
-"""Doing what is planned: orders are scored, written one by one, and joined to a table.
+"""Doing what is planned: orders are scored, and written one by one.
 
-A folder holds `orders/`, a file each, written in one step when it is measured; `prompts/`, the
-exact text of each first order; `settings/`, what the rows of a key depend on; `runs.jsonl`, a line
-for each run; and `curves.csv`, the table of all orders in the folder. A run that was killed goes
-on: orders that are there are not measured again.
+A run that was killed goes on: orders that are there are not measured again.
 """
 
-import csv
-import json
 import queue
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from bayesicl.collect.backend import Answer, Backend
+from bayesicl.collect.collection import Collection, differences
 from bayesicl.collect.plan import Order, Plan, settings_key
 from bayesicl.collect.prompts import Passage
 from bayesicl.collect.questions import Task
 from bayesicl.errors import InputError
-from bayesicl.writing import in_one_step, spelled
-
-TABLE = "curves.csv"
-WORDS = {
-    "max_shots": "--max-shots", "context": "window", "backend": "back end", "digest": "model file",
-    "chat": "--chat",
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Collection:
-    """A folder of measured orders, and what the rows say of the model.
-
-    variant: of the model, such as base or instruct; None for no such column.
-    """
-
-    folder: Path
-    model: str
-    variant: str | None = None
-
-    def place(self, order: Order) -> Path:
-        """Where the rows of an order belong."""
-        names = [self.model, *([self.variant] if self.variant else [])]
-        return self.folder / "orders" / f"{spelled('_'.join(names))}_{order.slug}.csv"
-
-    def check(self, settings: Mapping[str, dict[str, Any]]) -> set[Path]:
-        """The model's orders that are there; InputError where one has other settings than its task.
-
-        Orders of one task are curves of one study: they may differ in their labels, and in nothing
-        else.
-        """
-        own = set()
-        keys = {task: settings_key(own) for task, own in settings.items()}
-        for path in self._orders():
-            with path.open(encoding="utf-8", newline="") as file:
-                row = next(csv.DictReader(file), {})
-            if "settings" not in row:
-                raise InputError(f"{path}: has no measured rows; remove it")
-            if (row.get("model"), row.get("variant")) != (self.model, self.variant):
-                continue
-            own.add(path)
-            if keys.get(row["task"], row["settings"]) == row["settings"]:
-                continue
-            kept = self._settings(row["settings"])
-            what = "settings"
-            if kept.exists():
-                before = json.loads(kept.read_text(encoding="utf-8"))
-                what = differences(settings[row["task"]], before, ("now", "then"))
-            raise InputError(
-                f"{path}: measured before with other {what}; name another --out, or remove it"
-            )
-        return own
-
-    def _orders(self) -> list[Path]:
-        return sorted((self.folder / "orders").glob("*.csv"))
-
-    def _settings(self, key: str) -> Path:
-        return self.folder / "settings" / f"{key}.json"
-
-    def keep(self, settings: dict[str, Any]) -> None:
-        """Write the settings of a task whose orders are in the folder, if they are not there."""
-        path = self._settings(settings_key(settings))
-        if not path.exists():
-            with in_one_step(path) as part:
-                part.write_text(json.dumps(settings, ensure_ascii=False), encoding="utf-8")
-
-    def write(self, order: Order, prompts: Sequence[Passage], rows: pd.DataFrame) -> None:
-        """Keep an order's rows, and the text of a first order."""
-        path = self.place(order)
-        if order.number == 0:
-            with in_one_step(self.folder / "prompts" / f"{path.stem}.txt") as part:
-                part.write_text(prompts[-1].text, encoding="utf-8", newline="")
-        with in_one_step(path) as part:
-            rows.to_csv(part, index=False, lineterminator="\n")
-
-    def join(self) -> Path:
-        """Write the table of all orders in the folder, by model, task, hypothesis and order."""
-        frames = [pd.read_csv(p, dtype=str, keep_default_na=False) for p in self._orders()]
-        table = pd.concat(frames, ignore_index=True)
-        if "variant" in table:  # a key, which must be filled in
-            table["variant"] = table["variant"].fillna("unstated")
-        with in_one_step(self.folder / TABLE) as part:
-            table.to_csv(part, index=False, lineterminator="\n")
-        return self.folder / TABLE
-
-    def record(self, run: dict) -> None:
-        """Add a line about a run: who, what, when."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "runs.jsonl").open("a", encoding="utf-8") as file:
-            file.write(json.dumps(run, ensure_ascii=False) + "\n")
 
 
 def settings_of(task: Task, plan: Plan, backend: Backend) -> dict[str, Any]:
@@ -122,23 +26,6 @@ def settings_of(task: Task, plan: Plan, backend: Backend) -> dict[str, Any]:
     model |= {} if backend.digest else {"model": backend.model}
     model |= {} if backend.dtype == "float32" else {"dtype": backend.dtype}
     return plan.of(task) | model
-
-
-def differences(one: Mapping[str, Any], other: Mapping[str, Any], when: tuple[str, str]) -> str:
-    """What differs between settings, in words: "seed (1 now, 0 then), --template (...)"."""
-    texts = []
-    for name in {**one, **other}:
-        values = [part.get(name, "float32" if name == "dtype" else "") for part in (one, other)]
-        if values[0] != values[1]:
-            told = ", ".join(
-                f"{_short(value)} {word}" for value, word in zip(values, when, strict=True)
-            )
-            texts.append(f"{WORDS.get(name, name)} ({told})")
-    return ", ".join(texts)
-
-
-def _short(value: Any) -> str:
-    return repr(value[:40]) if isinstance(value, str) else "none" if value is None else str(value)
 
 
 def measure(
