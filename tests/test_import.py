@@ -357,6 +357,7 @@ def test_folders_without_results(refused, tmp_path):
     (tmp_path / "empty").mkdir()
     assert "--output_path" in refused("lm-eval", tmp_path / "empty")
     assert "--log-dir" in refused("inspect", tmp_path / "empty")
+    assert "too long" in refused("lm-eval", "x" * 5000)
 
 
 @pytest.mark.parametrize("tool", ["lm-eval", "inspect"])
@@ -534,6 +535,7 @@ def test_logs_that_ended_early(logs, imported, refused, tmp_path):
         (lambda log: log["samples"].append(7), "sample 9 is no object with id and epoch"),
         (lambda log: log["samples"][0]["scores"].update(match=1), "sample 1: a score is no object"),
         (lambda log: log["eval"].update(dataset=None), "nothing is told of the dataset"),
+        (lambda log: log["eval"].update(model=[]), "no task, model, date or status"),
         (lambda log: log.update(plan=[1]), "is no log of Inspect, or was cut off (AttributeError"),
     ],
 )
@@ -613,6 +615,8 @@ def test_authors_files_that_cannot_be_read(refused, tmp_path):
         ("single.csv", {"nll": 0.5}, "line 2 and 19 more: `nll` must be -log of prob"),
         ("zero.csv", {"shots": 0}, "llm.py counts the query as a shot"),
         ("high.csv", {"prob": 1.5}, "`prob` must be from 0 to 1"),
+        ("none.csv", {"model": None}, "line 2 and 19 more: `model` must be filled in, got nothing"),
+        ("text.csv", {"shots": "one"}, "`shots` must be a whole number, got 'one'; check the file"),
     ]:
         pd.read_csv(MEANS).assign(**change).to_csv(tmp_path / name)
         assert words in refused("authors", tmp_path / name, "--prompts", 3)

@@ -55,8 +55,10 @@ def read(paths: Sequence[str | Path], prompts: int | None) -> pd.DataFrame:
 def _read(path: Path) -> pd.DataFrame:
     table = read_table(path, {}, None)
     if set(_MEANS) <= set(table.frame):
+        _check(table, _MEANS)
         return _means(table)
     if set(_GINC) <= set(table.frame):
+        _check(table, _GINC)
         return _ginc(table, path)
     raise InputError(
         f"{path}: is no file of the authors' code: it needs the columns {listed(_MEANS)} (llm.py) "
@@ -64,9 +66,16 @@ def _read(path: Path) -> pd.DataFrame:
     )
 
 
+def _check(table: Table, columns: Sequence[str]) -> None:
+    for column in columns:
+        missing = table.frame[column].isna().to_numpy()
+        table.reject(missing, column, "filled in", "check the file")
+    table.numbers("shots", "a whole number", "check the file")
+
+
 def _means(table: Table) -> pd.DataFrame:
     prob = _prob(table)
-    nll = table.numbers("nll", "a number")
+    nll = table.numbers("nll", "a number", "check the file")
     table.reject(
         np.abs(np.exp(-nll) - prob) > 1e-6, "nll", "-log of prob (llm.py writes nll of the mean)",
         "is it a file of single prompts, or of another script?",
@@ -103,6 +112,6 @@ def _ginc(table: Table, path: Path) -> pd.DataFrame:
 
 
 def _prob(table: Table) -> np.ndarray:
-    prob = table.numbers("prob", "a probability")
+    prob = table.numbers("prob", "a probability", "check the file")
     table.reject((prob < 0) | (prob > 1), "prob", "from 0 to 1", "check the file")
     return prob

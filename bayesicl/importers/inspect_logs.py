@@ -107,12 +107,11 @@ def _load(file: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         else:
             header = json.loads(file.read_text(encoding="utf-8"))
             samples = header.pop("samples", None) or []
-        if (
-            not {"task", "model", "created", "dataset"} <= header["eval"].keys()
-            or "status" not in header
-        ):
+        about = header["eval"]
+        told = [about.get(name) for name in ("task", "model", "created")]
+        if not all(isinstance(value, str) for value in (*told, header.get("status"))):
             raise ValueError("no task, model, date or status")
-        if not isinstance(header["eval"]["dataset"], dict):
+        if not isinstance(about.get("dataset"), dict):
             raise ValueError("nothing is told of the dataset")
         return header, [_needed(sample, number) for number, sample in enumerate(samples, 1)]
 

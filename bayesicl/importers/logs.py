@@ -26,19 +26,23 @@ def files_in(
     """
     files = []
     for path in map(Path, paths):
-        if not path.exists():
-            raise InputError(f"{path}: no such file or folder; check the path")
-        if path.is_file() and not is_log(path):
-            with reading(path, "cannot be read", "check the file"), path.open("rb") as opened:
-                if is_archive(opened.read(512)):
-                    raise InputError(f"{path}: is an archive; unpack it and give the folder")
-        found = [path]
-        if path.is_dir():
-            found = [file for file in sorted(path.rglob("*")) if is_log(file) and file.is_file()]
+        with reading(path, "cannot be read", "check the path"):
+            if not path.exists():
+                raise InputError(f"{path}: no such file or folder; check the path")
+            found = [path]
+            if path.is_dir():
+                found = [one for one in sorted(path.rglob("*")) if is_log(one) and one.is_file()]
+            elif not is_log(path) and _packed(path):
+                raise InputError(f"{path}: is an archive; unpack it and give the folder")
         if not found:
             raise InputError(f"{path}: {missing}")
         files += found
     return list(dict.fromkeys(files))
+
+
+def _packed(file: Path) -> bool:
+    with file.open("rb") as opened:
+        return is_archive(opened.read(512))
 
 
 @contextmanager
