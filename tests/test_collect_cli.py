@@ -121,6 +121,7 @@ def test_scores_that_are_none(questions, fake, tmp_path, capsys):
     [
         (["--template", ""], "--template must have {input} and then {output}"),
         (["--column", "question=input"], "nothing reads `question`; write input=input"),
+        (["--out", "x" * 300], "cannot be written to (File name too long)"),
         (["--labels", "golden"], "--labels must be gold, random, permuted, symbol"),
         (["--model", "a", "b"], "give one --model at a time"),
         (["--model", "http://127.0.0.1:9/v1", "a"], "--model of transformers must be no URLs"),

@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -278,9 +279,9 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
     if not str(path):
         raise InputError(f"{option} must name a folder, got nothing")
     folder = Path(path)
-    if folder.is_file():
-        raise InputError(f"{option} {folder}: is a file; name a folder, new or old")
     try:
+        if folder.is_file():
+            raise InputError(f"{option} {folder}: is a file; name a folder, new or old")
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
@@ -294,10 +295,11 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
 def folder_to_fill(path: str | Path, option: str = "--out") -> Iterator[Path]:
     """`writable_folder`, gone again in the end if it was made here and no file was put into it."""
     folder = Path(path)
-    new = [part for part in (folder, *folder.parents) if not part.exists()]
+    new = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
     try:
         yield writable_folder(path, option)
     finally:
-        for part in (*folder.glob("*/"), *new) if new else ():
+        inside = folder.iterdir() if new and os.path.isdir(folder) else ()
+        for part in (*inside, *new):
             with suppress(OSError):  # something is in it
                 part.rmdir()
