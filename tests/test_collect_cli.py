@@ -126,6 +126,8 @@ def test_scores_that_are_none(questions, fake, tmp_path, capsys):
         (["--model", "a", "b"], "give one --model at a time"),
         (["--model", "http://127.0.0.1:9/v1", "a"], "--model of transformers must be no URLs"),
         (["--model", "http://127.0.0.1:9/v1"], "no answer that can be read"),
+        (["--model", "http://["], "no answer that can be read (Invalid IPv6 URL)"),
+        (["--backend", "llama.cpp", "--model", "x" * 5000], "llama.cpp needs a|pip install"),
         (["--backend", "server"], "--model of server must be URLs"),
         (["--backend", "llama.cpp", "--model", "no.gguf"], "no.gguf|pip install"),
         (["--model", "no.gguf"], "no such file|pip install"),

@@ -196,12 +196,15 @@ def test_a_long_first_question_is_told(tiny, tmp_path):
     [
         ("no/such/folder", "cannot load it"),
         ("no-such.gguf", "no such file"),
+        ("empty", r"is a folder without config\.json"),
         ("package:no_such_package", "there is no such package"),
         ("package:numpy", "it has 0"),
     ],
 )
-def test_models_that_are_not_there(model, words, monkeypatch):
+def test_models_that_are_not_there(model, words, monkeypatch, tmp_path):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
     with pytest.raises(InputError, match=words):
         Transformers(model)
 

@@ -1,6 +1,7 @@
 """Language models of Hugging Face transformers, on CPU or GPU, from safetensors or GGUF files."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from importlib.util import find_spec
@@ -230,8 +231,13 @@ def located(model: str) -> str:
 def _arguments(path: str) -> tuple[str, dict[str, Any]]:
     """What from_pretrained is called with."""
     if not path.endswith(".gguf"):
+        if os.path.isdir(path) and not list(Path(path).glob("*config.json")):
+            raise InputError(
+                f"--model {path}: is a folder without config.json, so no model of transformers is "
+                "in it; give the folder that has it, or a .gguf file"
+            )
         return path, {}
-    if not Path(path).is_file():
+    if not os.path.isfile(path):
         raise InputError(f"--model {path}: no such file")
     need("gguf", "collect")
     return str(Path(path).parent), {"gguf_file": Path(path).name}

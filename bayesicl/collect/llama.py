@@ -1,6 +1,7 @@
 """Language models in llama.cpp, through llama-cpp-python: GGUF files as they are, quantised."""
 
 import math
+import os
 from collections.abc import Sequence
 from ctypes import create_string_buffer
 from importlib.metadata import version
@@ -39,7 +40,7 @@ class LlamaCpp:
         positive(context=context, threads=threads)
         self._library = library = need("llama_cpp", "llama")
         path = located(model)
-        if not Path(path).is_file():
+        if not os.path.isfile(path):
             raise InputError(f"--model {model}: llama.cpp needs a .gguf file, and there is none")
         try:
             # Keys and values in float32: in llama.cpp's usual float16 scores move by a hundredth.

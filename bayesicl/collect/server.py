@@ -129,8 +129,8 @@ class Server:
         if key := os.environ.get("OPENAI_API_KEY"):
             headers["Authorization"] = f"Bearer {key}"
         data = None if body is None else json.dumps(body).encode()
-        request = urllib.request.Request(self._url + path, data, headers)
         try:
+            request = urllib.request.Request(self._url + path, data, headers)
             with urllib.request.urlopen(request, timeout=TIMEOUT) as reply:
                 found = json.load(reply)
         except urllib.error.HTTPError as error:
