@@ -24,9 +24,11 @@ Example:
 """
 
 import argparse
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
     template = None if args.template is None else args.template.replace("\\n", "\n")
     plan = Plan(args.labels, args.orders, args.seed, args.max_shots, template, args.chat)
     planned = list(orders(read_tasks(args.questions, columns=dict(args.column)), plan))
-    with common.folder_to_fill(args.out) as folder:
+    with _to_fill(args.out) as folder:
         started = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         backends = open_backends(args)
         one = backends[0]
@@ -117,6 +119,20 @@ def run(args: argparse.Namespace) -> int:
         )
     print(f"{len(planned)} orders of {args.name or one.model} are in {path}")
     return 0
+
+
+@contextmanager
+def _to_fill(path: str) -> Iterator[Path]:
+    """A folder to write to, which is gone in the end if it was made here and no file is in it."""
+    folder = Path(path)
+    new = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
+    try:
+        yield common.writable_folder(path)
+    finally:
+        inside = folder.iterdir() if new and os.path.isdir(folder) else ()
+        for part in (*inside, *new):
+            with suppress(OSError):  # something is in it
+                part.rmdir()
 
 
 def _recorded(

@@ -3,11 +3,9 @@
 import argparse
 import json
 import math
-import os
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -289,17 +287,3 @@ def writable_folder(path: str | Path, option: str = "--out") -> Path:
         reason = error.strerror or error
         raise InputError(f"{option} {folder}: cannot be written to ({reason})") from error
     return folder
-
-
-@contextmanager
-def folder_to_fill(path: str | Path, option: str = "--out") -> Iterator[Path]:
-    """`writable_folder`, gone again in the end if it was made here and no file was put into it."""
-    folder = Path(path)
-    new = [part for part in (folder, *folder.parents) if not os.path.exists(part)]
-    try:
-        yield writable_folder(path, option)
-    finally:
-        inside = folder.iterdir() if new and os.path.isdir(folder) else ()
-        for part in (*inside, *new):
-            with suppress(OSError):  # something is in it
-                part.rmdir()
