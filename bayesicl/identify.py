@@ -1,14 +1,14 @@
 """What the data moved, and what they left to the prior: number by number."""
 
 import json
-import warnings
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
 from scipy.special import logit
+
+from bayesicl.importance import MAX_K, psis
 
 MIN_CONTRACTION = 0.5
 MAX_PRIOR_SHIFT = 0.5
@@ -135,11 +135,8 @@ def _stronger_prior(tree: xr.DataTree) -> _Stronger | None:
     log_prior = sum(x.to_numpy() for x in tree["log_prior"].data_vars.values())
     log_prior = np.asarray(log_prior).ravel()
     for power in (2.0, 1.5, 1.25, 1.1):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", UserWarning)
-            # PSIS expects log likelihoods of left-out data, hence the sign.
-            log_weights, k = array_stats.psislw(-(power - 1) * log_prior, r_eff=1)
+        log_weights, k = psis((power - 1) * log_prior)
         weights = np.exp(log_weights - log_weights.max())
-        if k <= 0.7:
+        if k <= MAX_K:
             return _Stronger(power, weights / weights.sum())
     return None

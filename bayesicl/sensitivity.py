@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from arviz_stats import psense
-from arviz_stats.base import array_stats
 from numpyro import handlers
 
 from bayesicl.device import precision
+from bayesicl.importance import MAX_K, psis
 from bayesicl.law import Law
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of, natural_values
@@ -26,7 +26,6 @@ LIMIT = 0.05  # of Kallioinen et al. (2024), beyond which power-scaling matters
 WEAK = "potential strong prior or weak likelihood"
 CONFLICT = "potential prior-data conflict"
 POWERS = (0.99, 1.01)
-MAX_K = 0.7  # of Vehtari et al. (2024), beyond which weights are not to be relied on
 UNKNOWN = "not known: Pareto k above 0.7"
 
 
@@ -95,15 +94,21 @@ def _of_one(
             "log_likelihood": joint.assign_coords(prediction[["chain", "draw"]].coords),
         }
     )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # Pareto k: it is in the table
-        found = {g: psense(data, group=g, alphas=POWERS) for g in ("prior", "likelihood")}
-        logs = [data["log_prior"].to_dataset().to_dataarray().sum("variable"), joint["study"]]
-        k = max(_pareto_k((power - 1) * x.to_numpy()) for x in logs for power in POWERS)
-    # Under a group or not, by the version.
-    return xr.Dataset({name: x.get("posterior", x)["mean"] for name, x in found.items()}), k
-
-
-def _pareto_k(log_weights: np.ndarray) -> float:
-    """Shape of the right tail of importance weights; psislw takes minus their logarithm."""
-    return float(array_stats.psislw(-log_weights.ravel())[1])
+    logs = {
+        "prior": data["log_prior"].to_dataset().to_dataarray().sum("variable"),
+        "likelihood": joint["study"],
+    }
+    found, ks = {}, []
+    for group, log in logs.items():
+        ks.append(max(psis((power - 1) * log.to_numpy().ravel())[1] for power in POWERS))
+        if not np.isfinite(ks[-1]):  # flat: nothing moves; or chains that stood still
+            moved = np.nan if ks[-1] > 0 else 0.0
+            found[group] = xr.full_like(
+                prediction["mean"][0, 0].drop_vars(["chain", "draw"]), moved
+            )
+            continue
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)  # Pareto k: it is in the table
+            moved = psense(data, group=group, alphas=POWERS)
+        found[group] = moved.get("posterior", moved)["mean"]  # under a group or not, by the version
+    return xr.Dataset(found), max(ks)

@@ -53,6 +53,18 @@ def test_figures_from_few_heavy_draws_are_not_known(rng):
     assert table["diagnosis"].tolist() == [UNKNOWN] * 2
 
 
+def test_a_flat_prior_moves_nothing_and_chains_that_stood_still_tell_nothing(rng):
+    tree, found = conjugate(rng, 10.0, 0.5, 50)
+    for log_prior, moved, diagnosis in (
+        (np.zeros((1, 4000)), 0.0, ""),
+        (np.repeat([[0.0, 1.0]], 2000, axis=1), np.nan, UNKNOWN),
+    ):
+        tree["log_prior"] = xr.Dataset({"x": (("chain", "draw"), log_prior)})
+        table = sensitivity([tree], [found])
+        np.testing.assert_array_equal(table["prior"], moved)
+        assert table["diagnosis"].tolist() == [diagnosis] * 2
+
+
 def test_a_mixture_is_averaged(rng):
     one, two = conjugate(rng, 10.0, 0.5, 50), conjugate(rng, 0.3, 3.0, 10)
     apart = [sensitivity([tree], [found]) for tree, found in (one, two)]
