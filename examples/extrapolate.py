@@ -12,7 +12,9 @@ from bayesicl.data import path
 
 warnings.simplefilter("ignore", CurveWarning)
 curves = read_curves(
-    path(), outcome="nll", where="task == 'sentiment' and model == 'Gemma-3-270M' and shots <= 24"
+    path(),
+    outcome="nll",
+    where="task == 'antonyms' and labels == 'gold' and model == 'Gemma-3-270M' and shots <= 24",
 ).hold_out(fit_shots="50%")
 [tree] = fit(curves, "power", settings=Settings(warmup=300, draws=500))
 

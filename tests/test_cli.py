@@ -753,9 +753,10 @@ def test_bundled_table():
     from bayesicl import data, read_curves
 
     curves = read_curves(data.path(), outcome="nll", where="shots <= 2")
-    assert len(curves) == 12
-    assert sum(len(study.hypotheses) for study in curves) == 16
-    assert data.path().stat().st_size < 250_000
+    assert len(curves) == 18
+    assert all(len(study.hypotheses) == 2 for study in curves)
+    assert {int(study.cells["total"].min()) for study in curves} == {24}
+    assert data.path().stat().st_size < 2_000_000
 
 
 def test_long_work_is_told_of_without_a_terminal(capsys, monkeypatch):

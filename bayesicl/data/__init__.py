@@ -7,6 +7,6 @@ def path() -> Path:
     """The bundled table, for `read_curves`; it holds two outcomes: choose "nll" or "counts".
 
     >>> path().name
-    'measured_small_llms.csv.gz'
+    'collected_small_llms.csv.gz'
     """
-    return Path(__file__).with_name("measured_small_llms.csv.gz")
+    return Path(__file__).with_name("collected_small_llms.csv.gz")
