@@ -140,12 +140,12 @@ def falls(trees: Sequence[xr.DataTree], weights: Sequence[float]) -> dict[int, s
     study, found = study_of(trees[0]), {}
     heaviest = trees[int(np.argmax(weights))]
     for h, name in enumerate(study.hypotheses):
-        own = f"{study.curve_name(h)}: "
+        own = f"{study.curve_name(h)}: {study.scale.worse}s"
         told = [[r for r in remarks(t.attrs, FALL) if r.startswith(own)] for t in trees]
         if all(told):
             curve = f"hypothesis {name} " if len(study.hypotheses) > 1 else ""
-            [fall] = [r for r in remarks(heaviest.attrs, FALL) if r.startswith(own)]
-            found[h] = curve + fall.removeprefix(own)
+            fall = next(r for r in remarks(heaviest.attrs, FALL) if r.startswith(own))
+            found[h] = curve + fall.removeprefix(f"{study.curve_name(h)}: ")
     return found
 
 
@@ -185,10 +185,14 @@ def anew(tree: xr.DataTree, *, law: str | Path | Law | None = None, seed: int = 
 
 
 class Heard(NamedTuple):
-    """rung: why no law is adequate, each reason in a sentence. cautions: what did not ring."""
+    """rung: why no law is adequate, each reason in a sentence. cautions: what did not ring.
+
+    judged: whether anything could have rung.
+    """
 
     rung: list[str]
     cautions: list[str]
+    judged: bool = True
 
 
 def judge(
@@ -205,8 +209,10 @@ def judge(
     weights: of the laws; the heaviest says where the curve falls. forecasts: see `stretches`. law:
     where to find a user's law that has moved since the fit. seed: of new measurements.
     """
+    told = falls(trees, weights)
     if any(_measured(tree, "prior_predictive").shape[0] < FEWEST for tree in trees):
-        return Heard([], [f"alarms are not judged by fewer than {FEWEST} draws"])
+        few = f"alarms are not judged by fewer than {FEWEST} draws"
+        return Heard([], [few, *told.values()], False)
     rung, cautions = [], []
     if (share := conflict(trees)) < RARE:
         rung.append(
@@ -220,14 +226,16 @@ def judge(
                 f"the cells before did not foresee those at {_span(shots.min(), shots.max())} "
                 f"shots ({_share(least)} of forecasts are as odd)"
             )
-    if told := falls(trees, weights):
-        drawn = [anew(tree, law=law, seed=seed) for tree in trees]
-        curves = len(study_of(trees[0]).hypotheses)
-        for curve, fall in told.items():
-            if _least_of(falling(trees, drawn, curve), curves) < RARE:
-                rung.append(fall)
-            else:
-                cautions.append(f"{fall}; yet noise as it was fitted may come out so")
+    drawn = [anew(tree, law=law, seed=seed) for tree in trees] if told else []
+    curves = len(study_of(trees[0]).hypotheses)
+    few = any(np.isfinite(x).all(axis=1).sum() < FEWEST * curves for x in drawn)
+    for curve, fall in told.items():
+        if few:
+            cautions.append(f"{fall}; draws are too few to say whether noise may come out so")
+        elif _least_of(falling(trees, drawn, curve), curves) < RARE:
+            rung.append(fall)
+        else:
+            cautions.append(f"{fall}; yet noise as it was fitted may come out so")
     return Heard(rung, cautions)
 
 
@@ -285,7 +293,8 @@ def widened(prediction: xr.Dataset, study: Study, factor: float) -> xr.Dataset:
     """A prediction (of `predict`) for a study, wider about its median beyond the fitted shots.
 
     Draws there lie farther from it by `growth`, cut to what means can be; those of the law's own
-    part, of which gains are told, are left as they are. attrs["widened"] is the factor.
+    part, of which gains are told, are left as they are. The coordinate `widened` tells
+    by how much, and attrs["widened"] is the factor.
     """
     if factor == 1:
         return prediction
@@ -299,7 +308,7 @@ def widened(prediction: xr.Dataset, study: Study, factor: float) -> xr.Dataset:
         return x.where(by == 1, far.copy(data=study.scale.cut(far.to_numpy()))).transpose(*x.dims)
 
     new = {name: spread(prediction[name]) for name in json.loads(prediction.attrs["bands"])}
-    return prediction.assign(new).assign_attrs(widened=factor)
+    return prediction.assign(new).assign_coords(widened=by).assign_attrs(widened=factor)
 
 
 def widened_cells(found: HeldOut, study: Study, factor: float) -> HeldOut:

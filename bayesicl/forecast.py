@@ -167,7 +167,8 @@ def bands(prediction: xr.Dataset, *, levels: Sequence[float] = LEVELS) -> pd.Dat
     """Median and central intervals: one row a hypothesis, shots and band.
 
     Columns: hypothesis, shots, within (the fitted shots; all else extrapolates), band (its name in
-    `prediction`), median, and lower and upper of each level, such as "lower 90%".
+    `prediction`), median, and lower and upper of each level, such as "lower 90%"; and widened, by
+    what factor, where an alarm has widened bands (`alarm.widened`).
     """
     tails = {
         f"{end} {100 * level:g}%": (1 - level) / 2 if end == "lower" else (1 + level) / 2
@@ -182,5 +183,7 @@ def bands(prediction: xr.Dataset, *, levels: Sequence[float] = LEVELS) -> pd.Dat
         table = q.to_series().unstack("quantile")[["median", *tails]].reset_index()
         table.insert(2, "within", prediction["within"].to_series().to_numpy())
         table.insert(3, "band", name)
+        if "widened" in prediction.coords:
+            table["widened"] = prediction["widened"].to_series().to_numpy()
         tables.append(table)
     return pd.concat(tables, ignore_index=True).rename_axis(columns=None)

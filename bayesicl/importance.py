@@ -11,19 +11,20 @@ MAX_K = 0.7  # of Vehtari et al. (2024), beyond which weights are not to be reli
 def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """Smoothed log weights (draws,), and their Pareto k.
 
-    k is infinite where the tail alone is one value, as where a chain stood still, and minus that
-    where all weights are the same. Source: Vehtari, Simpson, Gelman, Yao & Gabry (2024), "Pareto
+    k is infinite where a quarter of a tail's length is one value (a chain stood still: such a tail
+    has no shape), and minus that where all weights are the same. Source: Vehtari, Simpson, Gelman, Yao & Gabry (2024), "Pareto
     smoothed importance sampling", JMLR 25.
 
     >>> psis(np.zeros(1000))[1], psis(np.repeat([0.0, 1.0], 500))[1]
     (-inf, inf)
     """
-    if np.ptp(log_weights) == 0:
+    n = log_weights.size
+    alike = np.unique(log_weights, return_counts=True)[1].max()
+    if alike == n:
         return log_weights, -np.inf
+    if alike > min(n / 5, 3 * n**0.5) / 4:
+        return log_weights, np.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a large k, which is told
-        try:  # psislw takes minus the logarithm
-            smoothed, k = array_stats.psislw(-log_weights, r_eff=1)
-        except ValueError:
-            return log_weights, np.inf
-    return smoothed, float(k)
+        smoothed, k = array_stats.psislw(-log_weights, r_eff=1)  # it takes minus the logarithm
+    return smoothed, float(k) if np.isfinite(k) else np.inf

@@ -131,8 +131,7 @@ def _usual(name: str, found: list) -> dict[str, Any]:
             f"{name}: {n} curves are too few to learn what is usual; give {MIN_CURVES}"
         )
     weight = weights(curves)
-    own = np.array([weight[[c == curve for c in curves]].sum() for curve in set(curves)])
-    least = LEAST**2 * np.sum(own**2)
+    least = LEAST**2 * np.sum(weights(list(dict.fromkeys(curves))) ** 2)
     centre, scale = moments([draws for _, draws, *_ in found], weight, least)
     centre += DOUBT * (np.array(sites) == "misfit_sd")
     return {

@@ -10,10 +10,10 @@ Without demonstrations gold and random labels are one and the same prompt, so bo
 one start: the gold curve's own at 0 shots, or where it alone was not measured there, that of the
 curve with random labels. The two are not averaged, for `bayesicl collect` writes what it measured
 at 0 shots into both: that would count it twice, and make the start too narrow. Gold comes first,
-because its gain is what is shared out, and it is then the same whether random labels were measured
-or not. Only where neither curve was measured at 0 shots is the start the mean of what both say.
-Intervals are those of the fit, which takes its rows for independent: that both curves ask the same
-questions in the same orders, and may share their rows at 0 shots, is ignored.
+because its gain is what is shared out. Only where neither curve was measured at 0 shots is the
+start the mean of what both say. Intervals are those of the fit, which takes its rows for
+independent: that both curves ask the same questions in the same orders, and may share their rows at
+0 shots, is ignored.
 """
 
 import warnings

@@ -163,7 +163,8 @@ def score(cells: pd.DataFrame) -> pd.DataFrame:
     (50 %) or .03 (90 %), "not decided" where the se is too wide to tell. width: of the intervals,
     mean over cells. crps, mae (of the median): in probability, or nats of mean nll. nrmse:
     root mean square error of the median over the mean of y, averaged over curves (those with a
-    mean of 0 left out). log_score: mean over the cells that have one, in nats. fitted: share of
+    mean of 0 left out). log_score: mean over the cells that have one, in nats (of
+    forecasts that an alarm widened, that of before). fitted: share of
     the shots that was fitted, averaged over cells.
     """
     levels = [float(c[7:-1]) / 100 for c in map(str, cells) if c.startswith("inside ")]

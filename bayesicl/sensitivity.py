@@ -102,7 +102,7 @@ def _of_one(
     for group, log in logs.items():
         ks.append(max(psis((power - 1) * log.to_numpy().ravel())[1] for power in POWERS))
         if not np.isfinite(ks[-1]):  # flat: nothing moves; or chains that stood still
-            moved = np.nan if ks[-1] > 0 else 0.0
+            moved = 0.0 if ks[-1] < 0 else np.nan
             found[group] = xr.full_like(
                 prediction["mean"][0, 0].drop_vars(["chain", "draw"]), moved
             )

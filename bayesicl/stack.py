@@ -63,7 +63,7 @@ def ahead(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> list[
     return [
         Ahead(
             str(tree.attrs["law"]),
-            int(study_of(tree).cells["fitted"].sum()),
+            int(study_of(tree).cells.groupby("hypothesis")["fitted"].sum().max()),
             held_out(tree, seed=seed).among(seen),
         )
         for tree in trees

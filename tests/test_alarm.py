@@ -29,6 +29,7 @@ from bayesicl.curves import read_curves
 from bayesicl.decide import shots_to, useful_shots
 from bayesicl.errors import CurveWarning
 from bayesicl.fall import fall, steepest
+from bayesicl.forecast import bands
 from bayesicl.scale import PROBABILITY
 from bayesicl.score import HeldOut
 from bayesicl.tree import study_dataset
@@ -219,7 +220,7 @@ def test_each_curve_falls_on_its_own(rng):
     again = np.repeat([0.7, 0.5], 6) + np.repeat([0.02, 0.4], 6) * rng.standard_normal((1000, 12))
     words = [f"t, hypothesis {h}: falls; law power cannot fall" for h in (0, 1)]
     one = tree(y, again, **told(words, ["fall", "fall"]), curves=2)
-    rung, [caution] = judge([one], [1.0])
+    rung, [caution], _ = judge([one], [1.0])
     assert [text for text in rung if "falls" in text] == [
         "hypothesis 0 falls; law power cannot fall"
     ]
@@ -231,7 +232,12 @@ def test_each_curve_falls_on_its_own(rng):
 
 def test_few_draws_judge_nothing(rng):
     far = tree(np.full(CELLS, 5.0), paths(rng, 99))
-    assert judge([far], [1.0]) == Heard([], ["alarms are not judged by fewer than 100 draws"])
+    few = "alarms are not judged by fewer than 100 draws"
+    assert judge([far], [1.0]) == Heard([], [few], False)
+    y = np.array([0.8, 0.8, 0.8, 0.8, 0.7, 0.7])
+    one = tree(y, 0.75 + 0.1 * rng.standard_normal((1000, CELLS)), paths(rng, 99), **told())
+    [caution] = judge([one], [1.0]).cautions
+    assert caution.endswith("; draws are too few to say whether noise may come out so")
 
 
 def test_measurements_anew_know_sizes_but_no_path():
@@ -358,6 +364,10 @@ def test_bands_widen_about_their_median_beyond_the_fit(rng):
         np.testing.assert_allclose(after, np.clip(middle + by * (before - middle), 0, 1))
     assert wide["mean"].dims == one["mean"].dims
     assert wide.attrs == one.attrs | {"widened": 3.0}
+    np.testing.assert_array_equal(wide["widened"].to_numpy()[0], by)
+    table = bands(wide)
+    assert table.loc[table["band"] == "mean", "widened"].tolist() == by.tolist()
+    assert "widened" not in bands(one)
     assert widened(one, curve(8), 1.0) is one
 
 

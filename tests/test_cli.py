@@ -528,20 +528,28 @@ def test_forecast_cautions_where_the_hold_out_went_wrong(inside, cells, known, w
 def test_a_study_rings_where_all_its_laws_do():
     from bayesicl.alarm import Heard
     from bayesicl.cli.forecast import _rung
+    from bayesicl.cli.told import Verdict
 
-    def of(study, law, *why):
-        return {"study": study, "law": law}, Heard(list(why), []), 2.0
+    def of(study, law, *why, split=5, complaint="", judged=True):
+        heard = Heard(list(why), [], judged)
+        return Verdict({"study": study, "law": law}, (split,), complaint, heard, 2.0)
 
-    alarms, cautions, lines = _rung(
-        [of("a", "flat", "odd"), of("a", "hill"), of("b", "flat", "odd")]
-    )
+    pair = [of("a", "flat", "odd"), of("a", "hill")]
+    alarms, cautions, lines = _rung([*pair, of("b", "flat", "odd")])
     assert alarms == [{"study": "b", "law": "flat", "alarm": "odd", "widened": 2.0}]
     [row] = cautions
     assert row["study"] == "a"
     assert row["caution"] == "this law is not adequate: odd; lean on none of its bands"
     assert lines[0].startswith("a, flat: caution: this law is not adequate")
     assert lines[1].startswith("b, flat: ALARM: odd. No law here is adequate")
-    assert lines[2] == "1 of 2 studies rang; of sound ones up to 3 in 100 may."
+    assert lines[2].startswith("1 of 2 studies rang; of sound ones ")
+    for no_help in (
+        of("a", "hill", complaint="not converged"),
+        of("a", "hill", judged=False),
+        of("a", "hill", split=9),
+    ):
+        alarms, _, _ = _rung([pair[0], no_help])
+        assert [row["law"] for row in alarms] == ["flat"]
 
 
 def test_nothing_is_shown_where_every_fit_broke_down(capsys):

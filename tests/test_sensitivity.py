@@ -58,6 +58,7 @@ def test_a_flat_prior_moves_nothing_and_chains_that_stood_still_tell_nothing(rng
     for log_prior, moved, diagnosis in (
         (np.zeros((1, 4000)), 0.0, ""),
         (np.repeat([[0.0, 1.0]], 2000, axis=1), np.nan, UNKNOWN),
+        (np.where(np.arange(4000) < 1000, 2.0, rng.standard_normal((1, 4000))), np.nan, UNKNOWN),
     ):
         tree["log_prior"] = xr.Dataset({"x": (("chain", "draw"), log_prior)})
         table = sensitivity([tree], [found])

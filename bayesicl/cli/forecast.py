@@ -25,13 +25,11 @@ from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
 from bayesicl.cli.shown import HEADINGS, for_people
-from bayesicl.cli.told import Told, told_of
+from bayesicl.cli.told import Told, Verdict, told_of
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
     import pandas as pd
-
-    from bayesicl.alarm import Heard
 
 ALARMED = 3  # exit code: as where a check came out badly
 UNLIKELY = 0.01  # so many misses, if the cells of a curve were independent
@@ -76,18 +74,16 @@ def run(args: argparse.Namespace) -> int:
     if args.gain is not None and max(args.shots) < 2:
         raise InputError("--gain is of doubling shots: name some beyond 2 with --shots")
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("cells", *HEADINGS)}
-    complaints: list[str] = []
     failures: list[str] = []
-    against: list[tuple[dict[str, str], Heard, float]] = []
+    verdicts: list[Verdict] = []
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
-        for i, (column, value) in enumerate(told.named.items()):
+        for i, (column, value) in enumerate(told.verdict.named.items()):
             table.insert(i, column, value)
         parts[name].append(table)
 
     for told in told_of(args, failures, parts["weights"]):
-        complaints.append(told.complaint)
-        against.append((told.named, told.heard, told.factor))
+        verdicts.append(told.verdict)
         add("fits", told, told.fitted)
         if told.cells is not None:
             parts["cells"].append(told.cells)
@@ -103,9 +99,11 @@ def run(args: argparse.Namespace) -> int:
         if args.gain is not None:
             add("useful", told, useful_shots(told.prediction, gain=args.gain))
     tables = {name: pd.concat(part, ignore_index=True) for name, part in parts.items() if part}
+    if "widened" in tables.get("curves", ()):
+        tables["curves"] = tables["curves"].fillna({"widened": 1.0})
     if "cells" in tables:
         tables["scores"] = score(tables["cells"])
-    alarms, cautions, lines = _rung(against)
+    alarms, cautions, lines = _rung(verdicts)
     tables |= {
         name: pd.DataFrame(rows)
         for name, rows in (("alarms", alarms), ("cautions", cautions))
@@ -117,24 +115,25 @@ def run(args: argparse.Namespace) -> int:
         for line in [*lines, *(_misses(tables["scores"]) if "scores" in tables else ())]:
             print(line)
         for_people(tables, max(args.shots))
-    return common.finish(complaints, failures) or (ALARMED if alarms else 0)
+    return common.finish([v.complaint for v in verdicts], failures) or (ALARMED if alarms else 0)
 
 
 def _rung(
-    against: "Sequence[tuple[dict[str, str], Heard, float]]",
+    verdicts: "Sequence[Verdict]",
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[str]]:
     """Rows of alarms and of cautions, and both in words.
 
-    against: study and law of each fit or stack, what speaks against it, and by which factor its
-    bands are wider. A study rings where all its laws do.
+    A study, as far as it was fitted, rings where no law's fit that passed and was judged is sound.
     """
     from bayesicl.alarm import in_words
 
     alarms, cautions, lines = [], [], []
-    sound = {named["study"] for named, heard, _ in against if not heard.rung}
-    for named, heard, factor in against:
+    fits = [((v.named["study"], v.split), v) for v in verdicts]
+    sound = {part for part, v in fits if not v.complaint and v.heard.judged and not v.heard.rung}
+    for part, verdict in fits:
+        named, heard, factor = verdict.named, verdict.heard, verdict.factor
         who, beware = ", ".join(named.values()), heard.cautions
-        if heard.rung and named["study"] in sound:
+        if heard.rung and part in sound:
             why = "; ".join(heard.rung)
             beware = [f"this law is not adequate: {why}; lean on none of its bands", *beware]
         elif heard.rung:
@@ -142,10 +141,11 @@ def _rung(
             lines.append(f"{who}: {in_words(heard.rung, factor)}")
         cautions += [named | {"caution": text} for text in beware]
         lines += [f"{who}: caution: {text}." for text in beware]
-    studies, rang = ({row["study"] for row in rows} for rows in ([n for n, *_ in against], alarms))
+    studies, rang = {v.named["study"] for v in verdicts}, {row["study"] for row in alarms}
     if rang and len(studies) > 1:
         lines.append(
-            f"{len(rang)} of {len(studies)} studies rang; of sound ones up to 3 in 100 may."
+            f"{len(rang)} of {len(studies)} studies rang; of sound ones whose cells are of "
+            "different prompts up to 3 in 100 may."
         )
     return alarms, cautions, lines
 

@@ -68,9 +68,9 @@ def run(args: argparse.Namespace) -> int:
     either = f" --outcome {'|'.join(outcomes)}" if len(outcomes) > 1 else ""
     if args.format != "authors" and _unrepeated(table):
         print(
-            "\nthe same documents are behind every number of shots, and noise takes cells as "
-            "independent: intervals of a curve's height are too narrow for other documents, those "
-            "of its rise, if anything, too wide"
+            "\nmostly the same documents are behind every number of shots, and noise takes cells "
+            "as independent: intervals of a curve's height are too narrow for other documents, "
+            "those of its rise, if anything, too wide"
         )
     print(f"\n{len(table)} rows in {out}; next: bayesicl fit {out} --out fits{either}")
     return 0

@@ -16,8 +16,8 @@ HEADINGS = {
     "may lie below again later)",
     "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "
     "shots they extrapolate",
-    "scores": "Held-out cells: coverage of the intervals, and errors in probability, or in nats "
-    "of mean nll",
+    "scores": "Held-out cells: coverage of the intervals, errors in probability, or in nats of "
+    "mean nll, and log scores (as of before an alarm widened bands)",
     "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
     "it had not seen",
     "sensitivity": "How far the mean curve hangs on the prior: power-scaling sensitivity to prior "

@@ -20,24 +20,35 @@ if TYPE_CHECKING:
     from bayesicl.scale import Scale
 
 
-@dataclass
-class Told:
-    """What is told of one fit or stack: who it is, what it predicts, and how that fared.
+@dataclass(frozen=True)
+class Verdict:
+    """What speaks against one fit or stack.
 
-    named: study and law. fitted: how much of the study was, and whether its fits converged. cells:
-    scores of what was held out, if anything was. sensitivity: of the mean curve to the prior.
-    complaint: why a fit is not to be relied on. heard: what speaks against its laws. factor: by
-    which its bands are wider for that.
+    named: study and law. split: of each curve, how many cells were fitted. complaint: why a fit is
+    not to be relied on. heard: what speaks against its laws. factor: by which its bands are wider
+    for that.
     """
 
     named: dict[str, str]
+    split: tuple[int, ...]
+    complaint: str
+    heard: "Heard"
+    factor: float = 1.0
+
+
+@dataclass(frozen=True)
+class Told:
+    """What is told of one fit or stack: what it predicts, and how that fared.
+
+    fitted: how much of the study was, and whether its fits converged. cells: scores of what was
+    held out, if anything was. sensitivity: of the mean curve to the prior.
+    """
+
+    verdict: Verdict
     fitted: "pd.DataFrame"
     prediction: "xr.Dataset"
     cells: "pd.DataFrame | None"
     sensitivity: "pd.DataFrame"
-    complaint: str
-    heard: "Heard"
-    factor: float = 1.0
 
 
 def told_of(
@@ -90,9 +101,9 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     prediction = predict(tree, grid, law=law, seed=args.seed)
     named = {"study": label(tree), "law": law_label(tree)}
     moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
-    heard = judge([tree], [1.0], law=law, seed=args.seed)
-    worse = common.complaint(tree)
-    return Told(named, _fitted([tree]), prediction, cells, moved, worse, heard)
+    heard, fitted = judge([tree], [1.0], law=law, seed=args.seed), _fitted([tree])
+    verdict = Verdict(named, tuple(fitted["cells"]), common.complaint(tree), heard)
+    return Told(verdict, fitted, prediction, cells, moved)
 
 
 def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
@@ -134,15 +145,15 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
         figure = plot_stack(stack.trees, predictions, stack.weights, prediction, wrong=wrong)
         name = f"{file_name(study, STACK)}.png"
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
+    named, fitted = {"study": stack.study, "law": STACK}, _fitted(stack.trees)
+    worse = "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out]))
+    asked = [one.sel(shots=args.shots) for one in predictions]
     return Told(
-        {"study": stack.study, "law": STACK},
-        _fitted(stack.trees),
+        Verdict(named, tuple(fitted["cells"]), worse, stack.heard, stack.factor),
+        fitted,
         prediction,
         cells,
-        sensitivity(stack.trees, [one.sel(shots=args.shots) for one in predictions], stack.weights),
-        "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out])),
-        stack.heard,
-        stack.factor,
+        sensitivity(stack.trees, asked, stack.weights),
     )
 
 

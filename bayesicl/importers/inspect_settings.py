@@ -19,10 +19,10 @@ def how(header: Mapping[str, Any], apart: Collection[str]) -> dict[str, str]:
     """How the model was called and the samples were solved, but for parameters named in `apart`."""
     about, steps = header["eval"], (header.get("plan") or {}).get("steps") or []
     found = {"solver_args": _pruned(about.get("solver_args") or {}, apart)}
-    for step in steps:
+    for step in reversed(steps):  # demonstrations may be a step more, before those of all runs
         name = f"solver {step.get('solver')}"
         while name in found:  # a solver that comes twice
-            name += " again"
+            name += " before"
         found[name] = _pruned(step.get("params") or {}, apart)
     found["model_args"] = _pruned(about.get("model_args") or {}, _HARDWARE)
     config = about.get("config") or {}

@@ -1,7 +1,7 @@
 """Other tools' logs: finding them, choosing what to read of them, and saying what is wrong."""
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -53,7 +53,7 @@ def reading(file: Path, wrong: str, advice: str) -> Iterator[None]:
     """
     try:
         yield
-    except (InputError, CurveWarning):
+    except (InputError, CurveWarning, MemoryError):
         raise
     except Exception as error:  # there is no end to what may be in other tools' files
         reason = f"{type(error).__name__}: {error}"
@@ -87,7 +87,7 @@ def check_asked(
     tasks: Sequence[str],
     seen: Iterable[str],
     metric: Sequence[str],
-    measures: Iterable[str],
+    measures: Collection[str],
     found: Sequence[object],
 ) -> None:
     """Raise InputError where a task asked for is not there, or none of the measures is.
