@@ -12,8 +12,8 @@ def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """Smoothed log weights (draws,), and their Pareto k.
 
     k is infinite where a quarter of a tail's length is one value (a chain stood still: such a tail
-    has no shape), and minus that where all weights are the same. Source: Vehtari, Simpson, Gelman, Yao & Gabry (2024), "Pareto
-    smoothed importance sampling", JMLR 25.
+    has no shape), and minus that where all weights are the same. Source: Vehtari, Simpson, Gelman,
+    Yao & Gabry (2024), "Pareto smoothed importance sampling", JMLR 25.
 
     >>> psis(np.zeros(1000))[1], psis(np.repeat([0.0, 1.0], 500))[1]
     (-inf, inf)
