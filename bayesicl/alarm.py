@@ -235,7 +235,7 @@ def judge(
         elif _least_of(falling(trees, drawn, curve), curves) < RARE:
             rung.append(fall)
         else:
-            cautions.append(f"{fall}; yet noise as it was fitted may come out so")
+            cautions.append(f"{fall}; yet noise and misfit as they were fitted may come out so")
     return Heard(rung, cautions)
 
 

@@ -108,8 +108,9 @@ def _pairs(fits, between) -> list[tuple[xr.DataTree, xr.DataTree, str, str, str]
     ]
     for value, side in zip(values, sides, strict=True):
         if not side:
-            there = ", ".join(sorted({k[column] for k in keys if column in k}))
-            raise InputError(f"--between {column}={value}: no such fit; there are {there}")
+            there = ", ".join(sorted({k[column] for k in keys if k.get(column)}))
+            what = f"there are {there}" if there else f"these fits have no {column}"
+            raise InputError(f"--between {column}={value}: no such fit; {what}")
     pairs = []
     if len({tuple(k.items()) for k, _ in sides[0]}) < len(sides[0]):
         raise InputError("more than one fit of a study was given: give each study once")

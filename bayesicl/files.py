@@ -32,7 +32,7 @@ def file_name(study: Study, law: str) -> str:
     text = "_".join(part for part in (*study.key.values(), law) if part)
     slug = spelled(text)[:120].strip("-.")
     split = study.fraction < 1  # may stand beside the same study fitted whole
-    slug += f"_first-{100 * study.fraction:.0f}%" if split else ""
+    slug += f"_first-{100 * study.fraction:.0f}pct" if split else ""
     fitted = study.cells["fitted"].to_numpy().tolist() if split else []
     key = json.dumps([study.key, study.hypotheses, law, fitted])
     return f"{slug}_{hashlib.sha256(key.encode()).hexdigest()[:8]}"

@@ -23,8 +23,8 @@ from bayesicl.restore import engine_of, natural_values
 from bayesicl.tree import study_of
 
 LIMIT = 0.05  # of Kallioinen et al. (2024), beyond which power-scaling matters
-WEAK = "potential strong prior or weak likelihood"
-CONFLICT = "potential prior-data conflict"
+WEAK = "prior alone"  # "potential strong prior or weak likelihood", in the words of the source
+BOTH = "prior and data"  # "potential prior-data conflict"
 POWERS = (0.99, 1.01)
 UNKNOWN = "not known: Pareto k above 0.7"
 
@@ -44,7 +44,7 @@ def sensitivity(
     likelihood (power-scaling sensitivities by arviz_stats.psense, no unit), pareto_k (the largest
     of the weights, over prior, likelihood and laws; no unit), diagnosis: UNKNOWN where that is
     above MAX_K, "" where the prior matters little, else WEAK (the prior moves it, the data do not)
-    or CONFLICT (both do).
+    or BOTH (they may disagree, or the data are few).
 
     Source: Kallioinen, Paananen, Buerkner & Vehtari (2024), "Detecting and diagnosing prior and
     likelihood sensitivity with power-scaling", Statistics and Computing 34.
@@ -58,7 +58,7 @@ def sensitivity(
     table["pareto_k"] = max(k for _, k in found)
     table["diagnosis"] = ""
     strong = table["prior"] >= LIMIT
-    table.loc[strong & (table["likelihood"] >= LIMIT), "diagnosis"] = CONFLICT
+    table.loc[strong & (table["likelihood"] >= LIMIT), "diagnosis"] = BOTH
     table.loc[strong & ~(table["likelihood"] >= LIMIT), "diagnosis"] = WEAK
     table.loc[table["pareto_k"] > MAX_K, "diagnosis"] = UNKNOWN
     return table

@@ -196,7 +196,10 @@ def test_a_fall_rings_where_fitted_noise_does_not_reach_it(rng):
     assert judge([clear], [1.0]) == Heard(["falls; law power cannot fall"], [])
     assert falls([swallowed], [1.0]) == {0: "falls; law hill cannot fall"}
     [caution] = judge([swallowed], [1.0]).cautions
-    assert caution == "falls; law hill cannot fall; yet noise as it was fitted may come out so"
+    assert (
+        caution
+        == "falls; law hill cannot fall; yet noise and misfit as they were fitted may come out so"
+    )
     assert falling([clear], [narrow], 0) < 0.002
     assert falling([clear, swallowed], [narrow, wide], 0) == falling([clear], [wide], 0) > 0.05
     assert rings([clear, swallowed]) == []

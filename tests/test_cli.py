@@ -97,6 +97,7 @@ def test_laws(capsys):
     assert (code, err) == (0, "")
     assert all(f"{name}\n---" in out for name in LAWS)
     assert "arXiv 2410.16531" in out
+    assert "  mean-probability: mean of per-prompt" in out
     code, out, err = run(capsys, "laws", "power", "--json")
     rows = {row["parameter"]: row for row in json.loads(out)}
     assert list(rows) == ["C[0]", "alpha[0]", "L[0]", "ceiling[0]"]
@@ -490,11 +491,13 @@ def test_forecast_for_people(fitted, capsys):
     assert heads == [
         "Fitted",
         "Shots to the threshold, n*",
-        "The largest useful number of demonstrations",
+        "The largest useful number of demonstrations, as the laws have it",
         "Probability that the mean curve reaches the threshold at these shots or fewer (it may "
         "lie below again later)",
         "Predictions",
         "How far the mean curve hangs on the prior",
+        "Of single laws, bands beyond the fit were too narrow on real curves; the recommended "
+        "forecast is that of a table with --law stack.",
     ]
     assert "yes" in parts[0]
     assert "> 500" in parts[1]
@@ -559,6 +562,18 @@ def test_nothing_is_shown_where_every_fit_broke_down(capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_decisions_of_a_study_that_rang_say_so(capsys):
+    from bayesicl.cli.shown import for_people
+
+    whose = pd.DataFrame({"study": ["a", "b"], "law": "stack", "fitted": 1.0, "hypothesis": "0"})
+    useful = whose.assign(useful_shots=[8.0, np.inf], gain=0.01, last=50)
+    curves = whose.iloc[:0].assign(band="", within=True, median=0.0)
+    for_people({"curves": curves, "useful": useful, "alarms": whose[1:]}, 100)
+    rows = capsys.readouterr().out.splitlines()
+    assert [row.split()[-1] for row in rows if row.startswith(("a ", "b "))] == ["0.01", "ALARM"]
+    assert any("> 50" in row for row in rows)
+
+
 def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):
     code, out, _ = run(
         capsys, "forecast", fitted / "curves.csv", "--fit-points", "25", "--law", "power",
@@ -570,6 +585,9 @@ def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):
     tables = json.loads(out)
     assert [cell["shots"] for cell in tables["cells"]] == [25, 26, 27, 28, 29]
     assert tables["scores"][0]["cells"] == 5
+    [row] = tables["held_out"]
+    assert (row["cells"], row["fitted"]) == (5, pytest.approx(24 / 29))
+    assert row["inside 90%"] == sum(cell["inside 90%"] for cell in tables["cells"])
     assert tables["scores"][0]["se 90%"] is None  # one curve has no standard error
     assert tables["scores"][0]["fitted"] == pytest.approx(24 / 29)
 

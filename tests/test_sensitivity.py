@@ -9,7 +9,7 @@ import xarray as xr
 from test_decide import prediction
 
 from bayesicl import Settings, fit, read_curves
-from bayesicl.sensitivity import CONFLICT, UNKNOWN, WEAK, joint_log_likelihood, sensitivity
+from bayesicl.sensitivity import BOTH, UNKNOWN, WEAK, joint_log_likelihood, sensitivity
 
 
 def conjugate(rng, prior_sd, y, n):
@@ -33,7 +33,7 @@ def given_likelihood(monkeypatch):
 
 @pytest.mark.parametrize(
     ("prior_sd", "y", "n", "diagnosis"),
-    [(10.0, 0.5, 50, ""), (0.1, 0.1, 2, WEAK), (0.3, 3.0, 10, CONFLICT)],
+    [(10.0, 0.5, 50, ""), (0.1, 0.1, 2, WEAK), (0.3, 3.0, 10, BOTH)],
 )
 def test_diagnoses_of_a_normal_mean(rng, prior_sd, y, n, diagnosis):
     tree, found = conjugate(rng, prior_sd, y, n)

@@ -38,6 +38,8 @@ from bayesicl.cli.progress import counted
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from bayesicl.collect.collection import Collection
     from bayesicl.collect.plan import Order
 
@@ -118,6 +120,12 @@ def run(args: argparse.Namespace) -> int:
             "are short"
         )
     print(f"{len(planned)} orders of {args.name or one.model} are in {path}")
+    if few := _fewer(path, collection.model, collection.variant, args.max_shots):
+        task, shots = min(few.items(), key=lambda item: item[1])
+        say(
+            f"fewer shots than --max-shots {args.max_shots} in {len(few)} of the model's curves, "
+            f"such as {shots} in {task}: questions, or the window, are not enough"
+        )
     return 0
 
 
@@ -147,18 +155,29 @@ def _recorded(
 
 def _cut(path: Path, model: str, variant: str | None) -> dict[str, int]:
     """The model's curves that end with some of their orders alone, and from how many shots on."""
+    found = {}
+    for curve, orders in _orders(path, model, variant):
+        if (fewer := orders[orders < orders.max()]).size:
+            found[curve] = int(fewer.index[0])
+    return found
+
+
+def _fewer(path: Path, model: str, variant: str | None, asked: int | None) -> dict[str, int]:
+    """The model's curves that end before the shots that were asked for, and where."""
+    last = {curve: int(orders.index.max()) for curve, orders in _orders(path, model, variant)}
+    return {curve: shots for curve, shots in last.items() if asked is not None and shots < asked}
+
+
+def _orders(path: Path, model: str, variant: str | None) -> "Iterator[tuple[str, pd.Series]]":
+    """Each of the model's curves, and how many orders it has at each number of shots."""
     import pandas as pd
 
     table = pd.read_csv(path, dtype=str, keep_default_na=False)
     own = table["model"] == model
     if "variant" in table:
         own &= table["variant"] == (variant or "unstated")
-    found = {}
     for (task, name), curve in table[own].groupby(["task", "hypothesis"], sort=False):
-        orders = curve.groupby(curve["shots"].astype(int)).size()  # all have 0 shots
-        if (fewer := orders[orders < orders.max()]).size:
-            found[f"{task} {name}"] = int(fewer.index[0])
-    return found
+        yield f"{task} {name}", curve.groupby(curve["shots"].astype(int)).size()
 
 
 def _progress(measured: "Iterable[tuple[Order, bool]]", total: int) -> None:

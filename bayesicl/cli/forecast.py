@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
 from bayesicl.cli.shown import HEADINGS, for_people
+from bayesicl.cli.stacks import STACK
 from bayesicl.cli.told import Told, Verdict, told_of
 from bayesicl.errors import InputError
 
@@ -78,7 +79,8 @@ def run(args: argparse.Namespace) -> int:
     verdicts: list[Verdict] = []
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
-        for i, (column, value) in enumerate(told.verdict.named.items()):
+        whose = told.verdict.named | {"fitted": told.share}
+        for i, (column, value) in enumerate(whose.items()):
             table.insert(i, column, value)
         parts[name].append(table)
 
@@ -103,6 +105,7 @@ def run(args: argparse.Namespace) -> int:
         tables["curves"] = tables["curves"].fillna({"widened": 1.0})
     if "cells" in tables:
         tables["scores"] = score(tables["cells"])
+        tables["held_out"] = _held_out(tables["cells"])
     alarms, cautions, lines = _rung(verdicts)
     tables |= {
         name: pd.DataFrame(rows)
@@ -115,6 +118,11 @@ def run(args: argparse.Namespace) -> int:
         for line in [*lines, *(_misses(tables["scores"]) if "scores" in tables else ())]:
             print(line)
         for_people(tables, max(args.shots))
+        if any(v.named["law"] != STACK for v in verdicts):
+            print(
+                "\nOf single laws, bands beyond the fit were too narrow on real curves; the "
+                f"recommended forecast is that of a table with --law {STACK}."
+            )
     return common.finish([v.complaint for v in verdicts], failures) or (ALARMED if alarms else 0)
 
 
@@ -148,6 +156,14 @@ def _rung(
             "different prompts up to 3 in 100 may."
         )
     return alarms, cautions, lines
+
+
+def _held_out(cells: "pd.DataFrame") -> "pd.DataFrame":
+    """How many of each curve's held-out cells lie within their intervals."""
+    inside = [name for name in map(str, cells) if name.startswith("inside ")]
+    curves = cells.groupby(["study", "law", "fitted", "hypothesis"], sort=False)
+    counts = curves[inside].sum().astype(int)
+    return counts.assign(cells=curves.size()).reset_index()
 
 
 def _misses(scores: "pd.DataFrame") -> list[str]:

@@ -1,7 +1,8 @@
-"""Show the laws: formula, parameters, priors and source.
+"""Show the laws: formula, parameters, priors and source; and the noises.
 
-Without a name, a short block for each law that comes with bayesicl. With names, or files of your
-own laws, all that their authors say, and what their priors mean in numbers.
+Without a name, a short block for each law that comes with bayesicl, and a line for each noise (how
+measurements scatter about a law). With names, or files of your own laws, all that their authors
+say, and what their priors mean in numbers.
 
 Example:
   bayesicl laws
@@ -34,6 +35,8 @@ def run(args: argparse.Namespace) -> int:
     import pandas as pd
 
     from bayesicl.law import LAWS, load_law
+    from bayesicl.misfit import SUFFIX
+    from bayesicl.noises import NOISES
 
     laws = [load_law(name) for name in args.law or LAWS]
     if args.json:
@@ -53,6 +56,12 @@ def run(args: argparse.Namespace) -> int:
             print(f"{law.formula}\nparameters  {', '.join(_sites(law))}")
             print(f"source      {law.reference}")
         print()
+    if not args.law:
+        print("Noises, of which the outcome has its own (--noise)")
+        for noise in NOISES.values():
+            if not noise.name.endswith(SUFFIX):
+                print(f"  {noise.name}: {noise.summary}")
+        print(f"  misfit, or any of these with {SUFFIX}: and the law's misfit, over log(1+shots)")
     return 0
 
 

@@ -11,23 +11,30 @@ if TYPE_CHECKING:
 HEADINGS = {
     "fits": "Fitted: so many cells, from and to these shots",
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
-    "useful": "The largest useful number of demonstrations: from there on doubling gains less",
+    "useful": "The largest useful number of demonstrations, as the laws have it: from there on "
+    "they expect doubling to gain less (what they miss is not in it; up to half the last shots)",
     "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
     "may lie below again later)",
     "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "
     "shots they extrapolate",
+    "held_out": "Held-out cells of each curve: how many lie within their intervals",
     "scores": "Held-out cells: coverage of the intervals, errors in probability, or in nats of "
-    "mean nll, and log scores (as of before an alarm widened bands)",
+    "mean nll, and log scores (as of before an alarm widened bands). No "
+    "se and no verdict of fewer than 5 curves (of models, below 30 curves)",
     "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
     "it had not seen",
     "sensitivity": "How far the mean curve hangs on the prior: power-scaling sensitivity to prior "
-    "and likelihood. Above .05 matters; with a pareto_k above .7 it is not known. This is no alarm",
+    "and likelihood. Above .05 it does, on the prior alone or with the data; these may disagree",
 }
-REPEATED = ("study", "law", "hypothesis")  # not shown where they tell nothing apart
+DECISIONS = ("shots_to", "useful", "reached")
+REPEATED = ("study", "law", "fitted", "hypothesis")  # not shown where they tell nothing apart
 
 
 def for_people(tables: "Mapping[str, pd.DataFrame]", last: int) -> None:
     """Print the tables of `HEADINGS` that are there. last: the longest shots that were asked."""
+    import numpy as np
+    import pandas as pd
+
     if "curves" not in tables:
         return
     alike = {column for column in REPEATED if tables["curves"][column].nunique() == 1}
@@ -35,6 +42,10 @@ def for_people(tables: "Mapping[str, pd.DataFrame]", last: int) -> None:
         if name not in tables:
             continue
         table = WAYS[name](tables[name], last) if name in WAYS else tables[name]
+        if name in DECISIONS and "alarms" in tables:
+            rung = pd.MultiIndex.from_frame(tables["alarms"][["study", "law"]])
+            own = pd.MultiIndex.from_frame(table[["study", "law"]]).isin(rung)
+            table = table.assign(alarm=np.where(own, "ALARM", ""))
         told = {"fits": {"hypothesis"}, "weights": {"study"}}.get(name, set(REPEATED))
         print(f"\n{heading}")
         common.show(table.drop(columns=list(alike & told & set(table))))
@@ -84,7 +95,18 @@ def _placed(table: "pd.DataFrame") -> "pd.DataFrame":
     return table.assign(within=where).rename(columns={"within": "range"})
 
 
+def _held_out(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
+    inside = [column for column in map(str, table) if column.startswith("inside ")]
+    return table.assign(
+        **{
+            c: [f"{k} of {n}" for k, n in zip(table[c], table["cells"], strict=True)]
+            for c in inside
+        }
+    ).drop(columns="cells")
+
+
 WAYS = {
+    "held_out": _held_out,
     "fits": _fits,
     "shots_to": _shots_to,
     "useful": _useful,

@@ -16,7 +16,9 @@ if TYPE_CHECKING:
     from bayesicl.curves import Curves
 
 STACK = "stack"
+ORIGINS = "origins"  # folder of fits from which the laws were weighed
 KEPT = 500  # draws a chain of a fit at an origin
+TRIED = 5  # cells of the shortest fits on which forecasts were tried (benchmarks/forecast.py)
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     for k in sorted({k for study in curves for k in origins(study)}):
         some = tuple(at_origin(study, k) for study in curves if k in origins(study))
         common.say(f"leaving the future out: the first {k} cells of {len(some)} studies")
-        found = fits(replace(curves, studies=some), Path(args.out, "origins", str(k)), KEPT)
+        found = fits(replace(curves, studies=some), Path(args.out, ORIGINS, str(k)), KEPT)
         for (study, _), path in found.items():
             earlier.setdefault(study, []).append(path)
     for study in curves:
@@ -84,6 +86,11 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         fits_of, shares = list(trees.values()), [weights[law] for law in trees]
         from_origins = list(by_origin(found, weights).values())
         heard = judge(fits_of, shares, from_origins, seed=args.seed)
+        if (cells := int(study.cells["fitted"].sum())) < TRIED:
+            heard.cautions.append(
+                f"{cells} cells were fitted: the forecast is little more than what is usual of "
+                f"other curves, and was never tried on fewer than {TRIED}"
+            )
         yield Stacked(
             study.label,
             fits_of,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
 from bayesicl.cli.fit import fit_table
-from bayesicl.cli.stacks import STACK, Stacked, stacks
+from bayesicl.cli.stacks import ORIGINS, STACK, Stacked, stacks
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
@@ -40,11 +40,13 @@ class Verdict:
 class Told:
     """What is told of one fit or stack: what it predicts, and how that fared.
 
-    fitted: how much of the study was, and whether its fits converged. cells: scores of what was
-    held out, if anything was. sensitivity: of the mean curve to the prior.
+    share: of the shots that was fitted. fitted: how much of each curve was, and whether its fits
+    converged. cells: scores of what was held out, if anything was. sensitivity: of the mean curve
+    to the prior.
     """
 
     verdict: Verdict
+    share: float
     fitted: "pd.DataFrame"
     prediction: "xr.Dataset"
     cells: "pd.DataFrame | None"
@@ -66,6 +68,12 @@ def told_of(
     if STACK not in args.law:
         if args.plot is not None:
             raise InputError(f"--plot is for --law {STACK}; draw fits with bayesicl plot")
+        for source in args.source:
+            if Path(source, ORIGINS).is_dir():
+                common.say(
+                    f"{source} holds the laws of a stack, forecast here one by one; for the "
+                    "mixture give the table's command again: its fits are kept"
+                )
         for tree in _fits(args, failures):
             yield _of_fit(tree, args, grid)
         return
@@ -91,7 +99,7 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     from bayesicl.forecast import predict
     from bayesicl.score import score_cells
     from bayesicl.sensitivity import sensitivity
-    from bayesicl.tree import label, law_label
+    from bayesicl.tree import label, law_label, study_of
 
     # Beside saved fits --law tells where a law is; a table's fits know it.
     law = args.law[0] if args.law != ["paper"] and args.out is None else None
@@ -103,7 +111,7 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
     heard, fitted = judge([tree], [1.0], law=law, seed=args.seed), _fitted([tree])
     verdict = Verdict(named, tuple(fitted["cells"]), common.complaint(tree), heard)
-    return Told(verdict, fitted, prediction, cells, moved)
+    return Told(verdict, study_of(tree).fraction, fitted, prediction, cells, moved)
 
 
 def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
@@ -150,6 +158,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     asked = [one.sel(shots=args.shots) for one in predictions]
     return Told(
         Verdict(named, tuple(fitted["cells"]), worse, stack.heard, stack.factor),
+        study.fraction,
         fitted,
         prediction,
         cells,
