@@ -10,7 +10,7 @@ SHARED = (
     "law", "scale", "priors", "coordinates", "noise", "noises", "process", "misfit", "population",
     "special", "program", "posterior", "device", "lanes", "strides", "nuts", "warmup", "jumps",
     "chains", "draws", "settings", "engine", "retry", "convergence", "diagnose", "labels",
-    "identify", "summary",
+    "identify", "importance", "summary",
 )  # fmt: skip
 
 
