@@ -168,7 +168,7 @@ def bands(prediction: xr.Dataset, *, levels: Sequence[float] = LEVELS) -> pd.Dat
 
     Columns: hypothesis, shots, within (the fitted shots; all else extrapolates), band (its name in
     `prediction`), median, and lower and upper of each level, such as "lower 90%"; and widened, by
-    what factor, where an alarm has widened bands (`alarm.widened`).
+    what factor, where an alarm has widened bands (`widen.widened`).
     """
     tails = {
         f"{end} {100 * level:g}%": (1 - level) / 2 if end == "lower" else (1 + level) / 2

@@ -11,20 +11,7 @@ from scipy import stats
 from test_decide import prediction
 
 from bayesicl import Settings, alarm, fit
-from bayesicl.alarm import (
-    Heard,
-    conflict,
-    falling,
-    falls,
-    growth,
-    in_words,
-    judge,
-    needed,
-    oddness,
-    stretches,
-    widened,
-    widened_cells,
-)
+from bayesicl.alarm import Heard, conflict, falling, falls, in_words, judge, oddness, stretches
 from bayesicl.curves import read_curves
 from bayesicl.decide import shots_to, useful_shots
 from bayesicl.errors import CurveWarning
@@ -33,6 +20,7 @@ from bayesicl.forecast import bands
 from bayesicl.scale import PROBABILITY
 from bayesicl.score import HeldOut
 from bayesicl.tree import study_dataset
+from bayesicl.widen import growth, needed, widened, widened_cells
 
 CELLS = 6
 

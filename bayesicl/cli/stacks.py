@@ -26,8 +26,7 @@ class Stacked:
     """A study's fits under the laws of the stack, and their weights.
 
     heard: what speaks against all of its laws (see `alarm`). factor: by which bands are wider for
-    that. left_out: what to say of fits at origins that failed their
-    gates; "" if none did.
+    that. left_out: what to say of fits at origins that failed their gates; "" if none did.
     """
 
     study: str
@@ -45,13 +44,14 @@ class Stacked:
 
 def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> Iterator[Stacked]:
     """Fit, weigh, and give one study after the other; `failures` takes why some fits are not."""
-    from bayesicl.alarm import judge, needed
+    from bayesicl.alarm import judge
     from bayesicl.curves import Curves
     from bayesicl.files import load
     from bayesicl.law import load_law
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
     from bayesicl.stack import ahead, at_origin, by_origin, log_scores, mixtures, origins, weigh
+    from bayesicl.widen import needed
 
     usual = load_population(NAME).weights
     laws = [load_law(law) for law in usual]

@@ -130,7 +130,7 @@ def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
 
 
 def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told:
-    from bayesicl.alarm import in_words, widened, widened_cells
+    from bayesicl.alarm import in_words
     from bayesicl.files import file_name
     from bayesicl.forecast import predict
     from bayesicl.plot import plot_stack, save_figure
@@ -138,6 +138,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     from bayesicl.sensitivity import sensitivity
     from bayesicl.stack import mix, mix_predictions
     from bayesicl.tree import study_of
+    from bayesicl.widen import widened, widened_cells
 
     study, cells = study_of(stack.trees[0]), None
     if not study.cells["fitted"].all():

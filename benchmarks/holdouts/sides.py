@@ -16,7 +16,7 @@ from peers import Cells, Forecast
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from bayesicl.alarm import judge, needed, widened_cells
+from bayesicl.alarm import judge
 from bayesicl.curves import Curves
 from bayesicl.errors import InputError
 from bayesicl.execute import Job, executor_of
@@ -39,6 +39,7 @@ from bayesicl.stack import (
 )
 from bayesicl.store import Store
 from bayesicl.study import Study
+from bayesicl.widen import needed, widened_cells
 from holdouts import reach
 from holdouts.sources import NO_LEARNING, Unit
 
