@@ -20,10 +20,9 @@ import pandas as pd
 from bayesicl.errors import InputError
 from bayesicl.importers.inspect_settings import how, without_demonstrations
 from bayesicl.importers.logs import (
+    Asked,
     caution,
-    check_asked,
     check_scores,
-    chosen,
     files_in,
     reading,
 )
@@ -60,29 +59,22 @@ def read(
         InputError: a file that cannot be read, a scorer or task that is not there, or a number of
             demonstrations that is not told, or is told in two ways.
     """
-    found, without, seen, measures = [], [], set(), set()
+    found, asked = [], Asked(metric, tasks)
     none = "no .eval or .json log in it; give the folder --log-dir named"
     for file in files_in(paths, _is_log, none):
         header, samples = _load(file)
         about = header["eval"]
         task = about["task"]
-        seen.add(task)
-        if tasks and task not in tasks:
+        if not asked.wants(task):
             continue
         status = "invalidated" if header.get("invalidated") else header["status"]
         if status != "success":
-            without.append(f"{file}: {task} has status {status!r}; left out")
+            asked.leave_out(f"{file}: {task} has status {status!r}; left out")
             continue
         names = list(dict.fromkeys(name for s in samples for name in s["scores"]))
-        measures.update(names)
-        scorer = chosen(names, metric, f"{file}, {task}")
-        if scorer is None:
-            without.append(f"{file}: {task} has {listed(names) or 'no score'} only; left out")
-        else:
+        if (scorer := asked.measure(names, file, task, kind="score")) is not None:
             found.append((file, header, samples, scorer))
-    check_asked(tasks, seen, metric, measures, found)
-    for text in without:
-        caution(text)
+    asked.end(found)
     runs = []
     for file, header, samples, scorer in found:
         with reading(file, _NO_LOG, _LEAVE):

@@ -16,10 +16,9 @@ import pandas as pd
 
 from bayesicl.errors import InputError
 from bayesicl.importers.logs import (
+    Asked,
     caution,
-    check_asked,
     check_scores,
-    chosen,
     files_in,
     reading,
 )
@@ -54,24 +53,17 @@ def read(paths: Sequence[str | Path], metric: Sequence[str], tasks: Sequence[str
     Raises:
         InputError: a file that cannot be read, or a measure or task that is not there.
     """
-    found, without, seen, measures = [], [], set(), set()
+    found, asked = [], Asked(metric, tasks)
     none = "no results_DATE.json in it; give the folder that --output_path named"
     for file in files_in(paths, _is_result, none):
         results = _load(file)
         for task in results["n-samples"]:
-            seen.add(task)
-            if tasks and task not in tasks:
+            if not asked.wants(task):
                 continue
             names = [name for name in results["results"][task] if _is_measure(name)]
-            measures.update(names)
-            measure = chosen(names, metric, f"{file}, {task}")
-            if measure is None:
-                without.append(f"{file}: {task} has {listed(names) or 'no measure'} only; left out")
-            else:
+            if (measure := asked.measure(names, file, task, kind="measure")) is not None:
                 found.append((file, results, task, measure))
-    check_asked(tasks, seen, metric, measures, found)
-    for text in without:
-        caution(text)
+    asked.end(found)
     runs = []
     for file, results, task, measure in found:
         with reading(file, f"is no result of lm-evaluation-harness on {task}", _AGAIN):

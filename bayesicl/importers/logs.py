@@ -1,7 +1,7 @@
 """Other tools' logs: finding them, choosing what to read of them, and saying what is wrong."""
 
 import warnings
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -83,25 +83,50 @@ def chosen(names: Sequence[str], wanted: Sequence[str], where: str) -> str | Non
     return names[0]
 
 
-def check_asked(
-    tasks: Sequence[str],
-    seen: Iterable[str],
-    metric: Sequence[str],
-    measures: Collection[str],
-    found: Sequence[object],
-) -> None:
-    """Raise InputError where a task asked for is not there, or none of the measures is.
+class Asked:
+    """The tasks and measures that are to be read, what logs have of them, and what is left out."""
 
-    seen: the tasks that there are. measures: of those that are read. found: what has a measure.
-    """
-    if missing := set(tasks) - set(seen):
-        raise InputError(
-            f"--task {listed(sorted(missing))}: not here; the tasks are {listed(sorted(seen))}"
-        )
-    if not found and metric and measures:
-        raise InputError(
-            f"--metric {' '.join(metric)}: no task has it; there are {' | '.join(sorted(measures))}"
-        )
+    def __init__(self, metric: Sequence[str], tasks: Sequence[str]):
+        """Names as the user gave them; empty for all tasks, and each one's only measure."""
+        self._metric, self._tasks = metric, tasks
+        self._seen: set[str] = set()
+        self._measures: set[str] = set()
+        self._without: list[str] = []
+
+    def wants(self, task: str) -> bool:
+        """Whether a task that is there is to be read."""
+        self._seen.add(task)
+        return not self._tasks or task in self._tasks
+
+    def leave_out(self, text: str) -> None:
+        """Keep what to say of a log, until all are known to be what was asked for."""
+        self._without.append(text)
+
+    def measure(self, names: Sequence[str], file: Path, task: str, *, kind: str) -> str | None:
+        """The measure to read (`chosen`); None, and the task is left out, where none is there."""
+        self._measures.update(names)
+        found = chosen(names, self._metric, f"{file}, {task}")
+        if found is None:
+            self.leave_out(f"{file}: {task} has {listed(names) or f'no {kind}'} only; left out")
+        return found
+
+    def end(self, found: Sequence[object]) -> None:
+        """Say what was left out. found: what has a measure.
+
+        Raises InputError where a task asked for is not there, or none of the measures is.
+        """
+        if missing := set(self._tasks) - self._seen:
+            raise InputError(
+                f"--task {listed(sorted(missing))}: not here; the tasks are "
+                f"{listed(sorted(self._seen))}"
+            )
+        if not found and self._metric and self._measures:
+            raise InputError(
+                f"--metric {' '.join(self._metric)}: no task has it; there are "
+                f"{' | '.join(sorted(self._measures))}"
+            )
+        for text in self._without:
+            caution(text)
 
 
 def check_scores(scores: pd.Series, measure: str, where: str) -> None:
