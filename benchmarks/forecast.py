@@ -13,14 +13,17 @@ learning stand apart. A law may name its noise, LAW:NOISE, such as power:misfit.
 
 import argparse
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from holdouts import tables
 from holdouts.sides import OTHERS, UNSEEN, How, run_law, run_peer, run_stack
 from holdouts.sources import (
     FAILURES,
     SOURCES,
+    Unit,
     committed_failures,
     list_failures,
     read_sources,
@@ -73,6 +76,17 @@ def parse() -> argparse.Namespace:
     return args
 
 
+def alarm_rates(weights: pd.DataFrame, asked: Sequence[Unit]) -> pd.DataFrame:
+    """How many units rang, by part and split. weights: a stack's, of `run_stack`."""
+    part = {(unit.source, unit.study.label): unit.part for unit in asked}
+    own = weights.dropna(subset=["study"])
+    own = own.assign(
+        part=[part[key] for key in zip(own["source"], own["study"], strict=True)],
+        rang=own["alarms"].fillna("") != "",
+    )
+    return own.groupby(["part", "split"])["rang"].agg(rang="sum", units="size")
+
+
 def main() -> None:
     args = parse()
     sources = read_sources(args.data, args.sources)
@@ -87,7 +101,7 @@ def main() -> None:
     if not asked:
         raise InputError("no split leaves anything to predict: see --fractions and --rolling")
     (args.out / "scored").mkdir(parents=True, exist_ok=True)
-    sides, failures = {}, []
+    sides, failures, alarms = {}, [], []
     how = How(
         args.out,
         Settings(warmup=args.warmup, draws=args.draws),
@@ -102,6 +116,7 @@ def main() -> None:
         name = f"stack {strength:g}" if len(args.stack) > 1 else "stack"
         sides[name], broken, weights = run_stack(args.stacked, args.usual, asked, how, strength)
         weights.to_csv(args.out / f"{name}.csv", index=False)
+        alarms.append(f"{name}:\n{alarm_rates(weights, asked).to_string()}")
         failures += broken
     for name in args.peers:
         sides[name] = run_peer(name, PEERS[name], asked, args.out)
@@ -116,6 +131,8 @@ def main() -> None:
     tables.reliability(events, whole).to_csv(args.out / "reliability.csv", index=False)
     table.to_csv(args.out / "table.csv", index=False)
     print(tables.markdown(table, args.default))
+    for rates in alarms:
+        print(f"\nCurves at each split that rang an alarm, {rates}")
     for name, why in NOT_RUN.items():
         print(f"\n{name}: not run, {why}")
     for line in failures:
