@@ -5,11 +5,14 @@ from collections.abc import Mapping, Sequence
 
 import matplotlib
 import xarray as xr
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from bayesicl.decide import shots_to
 from bayesicl.plot_parts import (
+    ALERT,
     GREY,
     OUTER,
     SHADES,
@@ -42,6 +45,7 @@ def plot_stack(
     weights: Sequence[float],
     prediction: xr.Dataset,
     *,
+    threshold: float | None = None,
     wrong: Sequence[str] = (),
 ) -> Figure:
     """Measured cells, the mixture's mean curve with its bands, and each law's own median.
@@ -53,6 +57,8 @@ def plot_stack(
         predictions: of each (`predict`), at the same two shots or more.
         weights: of the laws; they sum to 1.
         prediction: the mixture's (`mix_predictions`, `widened`).
+        threshold: level for which n*, the shots to it, is marked by its median and 90 % interval,
+            as far as they lie on the predictions' shots.
         wrong: what to say where no law is adequate, or may not be (`alarm.in_words`, `caution`).
 
     Example:
@@ -84,18 +90,36 @@ def plot_stack(
         measured(ax, cells, 0, "stack", study.scale)
         mean_axis(ax, outcome(study), ax.dataLim.y1, study.scale.top)
         chance = chance_lines(ax, cells, study.scale)
+        reached = "" if threshold is None else _threshold(ax, prediction, threshold)
         shots_axis(ax, 0, max(shots[-1], cells["shots"].max()), log=True)
         dividers(ax, split_shots(cells, log=True, until=shots[-1]))
         key = _key(words, bool(held_out))
         for tree, weight, tone in zip(trees, weights, tones, strict=True):
             text = wrap(f"median, {law_label(tree)}, weight {weight:.2f}", WIDE)
             key.append(Line2D([], [], color=tone, linewidth=1.1, linestyle="-.", label=text))
+        if reached:
+            text = wrap(reached, WIDE)
+            key.append(Line2D([], [], color=ALERT, linewidth=1.1, marker="|", label=text))
         if chance:
             key.append(Line2D([], [], color=GREY, linewidth=1, linestyle=":", label=chance))
         key_below(figure, key)
         failed = [f"{law_label(t)} {why}" for t in trees if (why := not_converged(t))]
         titled(figure, label(trees[0]), "stack", [*wrong, *failed])
     return figure
+
+
+def _threshold(ax: Axes, prediction: xr.Dataset, threshold: float) -> str:
+    """A line at the threshold, thick from one end of n*'s 90 % interval to the other; in words."""
+    [n] = shots_to(prediction, threshold).to_dict("records")
+    low, middle, high = (n[f"n* {q}%"] for q in (5, 50, 95))
+    last = float(prediction["shots"][-1])
+    ax.axhline(threshold, color=ALERT, linewidth=0.8, linestyle=(0, (1, 3)), label="threshold")
+    if low <= last:
+        ax.plot([low, min(high, last)], [threshold] * 2, color=ALERT, linewidth=2.2, label="n*")
+    if middle <= last:
+        ax.plot(middle, threshold, color=ALERT, marker="|", markersize=13, label="n*, median")
+    told = [f"{x:.0f}" if x <= last else f"> {last:.0f}" for x in (middle, low, high)]
+    return f"shots to {threshold:g}, n*: median {told[0]}, 90 % interval {told[1]} to {told[2]}"
 
 
 def _words(prediction: xr.Dataset) -> dict[str, str]:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import simulate
 
+from bayesicl import load
 from bayesicl.cli import COMMANDS, main, parser, progress
 from bayesicl.cli.fit import chosen_laws
 from bayesicl.law import LAWS, PAPER, laws_of
@@ -321,6 +322,16 @@ def refused(result, words):
         ),
         (["fit", "TABLE", "--out", "new", "--law", "bounded@population"], ["knows no law 'bound"]),
         (["fit", "TABLE", "--out", "new", "--law", "hill@no.json"], ["prior 'no.json': no such"]),
+        (["fit", "TABLE", "--out", "new", "--prior", "no.json"], ["prior 'no.json': no such file"]),
+        (
+            ["fit", "TABLE", "--out", "new", "--prior", "population", "--law", "bounded"],
+            ["knows no law 'bounded'", "discounted_scoring, hill, power"],
+        ),
+        (
+            ["fit", "TABLE", "--out", "new", "--prior", "population", "--law", "hill@population"],
+            ["hill@population names a prior of its own", "leave out --prior"],
+        ),
+        (["forecast", "FITS", "--prior", "population"], ["--prior is for a table", "holds fits"]),
         (
             ["fit", "TABLE", "--out", "new", "--noise", "@no.json"],
             ["prior 'no.json': no such file"],
@@ -535,11 +546,11 @@ def test_a_study_rings_where_all_its_laws_do():
 
     def of(study, law, *why, split=5, complaint="", judged=True):
         heard = Heard(list(why), [], judged)
-        return Verdict({"study": study, "law": law}, (split,), complaint, heard, 2.0)
+        return Verdict({"study": study, "law": law}, 0.1 * split, (split,), complaint, heard, 2.0)
 
     pair = [of("a", "flat", "odd"), of("a", "hill")]
     alarms, cautions, lines = _rung([*pair, of("b", "flat", "odd")])
-    assert alarms == [{"study": "b", "law": "flat", "alarm": "odd", "widened": 2.0}]
+    assert alarms == [{"study": "b", "law": "flat", "fitted": 0.5, "alarm": "odd", "widened": 2.0}]
     [row] = cautions
     assert row["study"] == "a"
     assert row["caution"] == "this law is not adequate: odd; lean on none of its bands"
@@ -565,12 +576,15 @@ def test_nothing_is_shown_where_every_fit_broke_down(capsys):
 def test_decisions_of_a_study_that_rang_say_so(capsys):
     from bayesicl.cli.shown import for_people
 
-    whose = pd.DataFrame({"study": ["a", "b"], "law": "stack", "fitted": 1.0, "hypothesis": "0"})
-    useful = whose.assign(useful_shots=[8.0, np.inf], gain=0.01, last=50)
+    share = [1.0, 1.0, 0.5]  # of b, the fit of a part of it rang
+    whose = {"study": ["a", "b", "b"], "law": "stack", "fitted": share, "hypothesis": "0"}
+    whose = pd.DataFrame(whose)
+    useful = whose.assign(useful_shots=[8.0, np.inf, np.inf], gain=0.01, last=50)
     curves = whose.iloc[:0].assign(band="", within=True, median=0.0)
-    for_people({"curves": curves, "useful": useful, "alarms": whose[1:]}, 100)
+    for_people({"curves": curves, "useful": useful, "alarms": whose[2:]}, 100)
     rows = capsys.readouterr().out.splitlines()
-    assert [row.split()[-1] for row in rows if row.startswith(("a ", "b "))] == ["0.01", "ALARM"]
+    ends = [row.split()[-1] for row in rows if row.startswith(("a ", "b "))]
+    assert ends == ["0.01", "0.01", "ALARM"]
     assert any("> 50" in row for row in rows)
 
 
@@ -657,7 +671,7 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     prior = tmp_path / "mine.json"
     code, out, _ = run(capsys, "learn", tmp_path / "fits", "--out", prior, "--weigh-by", "model")
     assert code in (0, 3)  # fits that failed their gates are named and left out
-    assert f"use it as LAW@{prior}" in out
+    assert f"use it with --prior {prior}" in out
     record = json.loads(prior.read_text())
     assert record["laws"]["hill"]["sites"] == ["gamma", "beta", "n_0", "k"]
     assert 8 <= record["laws"]["hill"]["curves"] <= 10
@@ -672,11 +686,20 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
         np.testing.assert_allclose(again, once, atol=2e-3)
     ceiling = 1 / (1 + np.exp(-record["laws"]["hill"]["centre"][0]))
     assert 0.6 < ceiling < 0.98
-    under = [f"hill@{prior}", "--fit-points", "4", "--out", tmp_path / "held", *cheap]
-    code, out, _ = run(capsys, "forecast", tmp_path / "new.csv", "--json", "--law", *under)
+    under = ["--prior", prior, "--fit-points", "4", "--out", tmp_path / "held", *cheap]
+    command = ["forecast", tmp_path / "new.csv", "--json", *under]
+    code, out, _ = run(capsys, *command)  # the laws that it knows, and the misfit
+    alone = json.loads(out)
+    assert alone["curves"][0]["law"] == "hill@mine"
+    assert [cell["shots"] for cell in alone["cells"]] == [8]
+    [path] = (tmp_path / "held").glob("*.nc")
+    assert load(path).attrs["noise"] == f"beta-binomial+misfit@{prior}"
+    made = path.stat().st_mtime_ns
+    code, out, _ = run(capsys, *command, "--law", "stack")
     tables = json.loads(out)
-    assert tables["curves"][0]["law"] == "hill@mine"
-    assert [cell["shots"] for cell in tables["cells"]] == [8]
+    assert [(row["law"], row["weight"]) for row in tables["weights"]] == [("hill@mine", 1.0)]
+    assert path.stat().st_mtime_ns == made  # the same fit
+    assert tables["curves"][0]["median"] == pytest.approx(alone["curves"][0]["median"], abs=0.02)
 
 
 def test_contrast(fitted, capsys):

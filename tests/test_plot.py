@@ -342,6 +342,31 @@ def test_stack_shows_laws_with_weights_bands_and_alarm(rng):
     assert points.get_xdata().tolist() == SHOTS[4:]
 
 
+def test_stack_marks_the_shots_to_a_threshold(rng):
+    tree = make_tree(study(task="t"), rng)
+    part = make_prediction(tree, rng)
+    rising = np.linspace(0.1, 0.6, 17) + np.linspace(-0.1, 0.1, 101)[:, None]
+    mean = np.broadcast_to(rising[None, :, None, :], (1, 101, 1, 17))
+    whole = part.isel(chain=[0], draw=np.zeros(101, int)).assign_coords(draw=np.arange(101))
+    whole["mean"] = (("chain", "draw", "hypothesis", "shots"), mean)
+    whole.attrs["outcome"] = "counts"
+    figure = plot_stack([tree], [part], [1.0], whole, threshold=0.35)
+    share = (rising >= 0.35).mean(axis=0)
+    n = [int(np.argmax(share >= q)) for q in (0.5, 0.05, 0.95)]
+    assert n[1] < n[0] < n[2]
+    said = f"shots to 0.35, n*: median {n[0]}, 90 % interval {n[1]} to {n[2]}"
+    assert said in [text.replace("\n", " ") for text in legend(figure)]
+    [ax] = figure.axes
+    interval, middle = lines(ax, "n*")
+    assert middle.get_label() == "n*, median"
+    assert list(interval.get_xdata()) == n[1:]
+    assert list(middle.get_xdata()) == n[:1]
+    figure = plot_stack([tree], [part], [1.0], whole, threshold=0.9)
+    said = "shots to 0.9, n*: median > 16, 90 % interval > 16 to > 16"
+    assert said in [text.replace("\n", " ") for text in legend(figure)]
+    assert not lines(figure.axes[0], "n*")
+
+
 def test_long_names_wrap_and_dollars_are_no_formulas(rng):
     made = study(model="m$_x", task="of many words " * 12, variant=r"$\frac")
     figure = curves_figure(rng, made)

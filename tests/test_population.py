@@ -17,7 +17,7 @@ from bayesicl.engine import Engine
 from bayesicl.learn import DOUBT, Draws, learn, moments, weights
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
-from bayesicl.population import FREEDOM
+from bayesicl.population import FREEDOM, load_population
 from bayesicl.posterior import Posterior
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of
@@ -120,6 +120,26 @@ def test_parameters_keep_their_names_and_axes(prior, curves, x64):
     for name in (*SITES["hill"], *SITES["beta-binomial"], *SITES["misfit"], "ceiling"):
         assert outline.dims[name] == ("hypothesis",), name
     assert {"gamma", "beta", "n_0", "k", "ceiling"} < set(outline.law)
+
+
+def test_laws_of_a_stack_under_a_prior(prior):
+    """Weights of its file; laws alike where it has none, and those alone that come with us."""
+    told = record()
+    told["laws"] |= {"power": told["laws"]["hill"], "mine": told["laws"]["hill"]}
+    told["weights"] = {"hill": 3.0, "power": 1.0}
+    prior.write_text(json.dumps(told))
+    assert load_population(str(prior)).stacked("x.json") == {
+        "hill@x.json": 0.75,
+        "power@x.json": 0.25,
+    }
+    del told["weights"]
+    prior.write_text(json.dumps(told, indent=1))
+    assert load_population(str(prior)).stacked("x.json") == {
+        "hill@x.json": 0.5,
+        "power@x.json": 0.5,
+    }
+    bundled = load_population("population")
+    assert set(bundled.weights) == set(bundled.laws)
 
 
 def test_what_cannot_be_used(prior, curves, tmp_path):

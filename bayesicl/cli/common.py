@@ -92,6 +92,11 @@ def add_fit_options(parser: Parser) -> None:
         "are of the outcome; see bayesicl laws",
     )  # fmt: skip
     add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
+    add(
+        "--prior", metavar="NAME|FILE",
+        help="a learned prior: population, which comes with bayesicl, or a file of bayesicl learn. "
+        "Then --law defaults to the laws that it knows, and --noise to misfit",
+    )  # fmt: skip
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")
     add_sampling_options(group)
     add(

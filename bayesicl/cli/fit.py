@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from bayesicl.scale import Scale
     from bayesicl.settings import Settings
 
+SEVERAL = ("paper", "all")  # names of several laws at once
 MANY = 200  # fits: of more, only those that did not pass are shown
 
 
@@ -98,11 +99,26 @@ def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
     from bayesicl.settings import Settings
 
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
+    laws, noise = (args.law, args.noise) if args.prior is None else _under_prior(args)
     return fit_and_save(
-        curves, chosen_laws(args.law, curves.scale), args.out, settings=settings, noise=args.noise,
+        curves, chosen_laws(laws, curves.scale), args.out, settings=settings, noise=noise,
         backgrounds=args.backgrounds, seed=args.seed, device=args.device, ending=args.format,
         keep=args.keep_draws, executor=args.executor,
     )  # fmt: skip
+
+
+def _under_prior(args: argparse.Namespace) -> tuple[list[str], str]:
+    """Names of the laws and of the noise that are asked for, under --prior."""
+    from bayesicl.law import AT
+    from bayesicl.population import load_population
+
+    known = load_population(args.prior).bundled_laws
+    names = [law for name in args.law for law in (known if name in SEVERAL else [name])]
+    names.append(args.noise or "misfit")
+    if own := [name for name in names if AT in name]:
+        raise InputError(f"{own[0]} names a prior of its own; leave out --prior {args.prior}")
+    *laws, noise = [f"{name}{AT}{args.prior}" for name in names]
+    return laws, noise
 
 
 def chosen_laws(names: Sequence[str], scale: "Scale") -> "list[Law]":
@@ -110,7 +126,8 @@ def chosen_laws(names: Sequence[str], scale: "Scale") -> "list[Law]":
     from bayesicl.law import PAPER, laws_of, load_law
 
     suited = laws_of(scale)
-    several = {"paper": tuple(law for law in PAPER if law in suited), "all": suited}
+    paper = tuple(law for law in PAPER if law in suited)
+    several = dict(zip(SEVERAL, (paper, suited), strict=True))
     if empty := [name for name in names if several.get(name) == ()]:
         raise InputError(
             f"--law {empty[0]}: none of these laws is of {scale.name}; name some that are, such as "

@@ -4,8 +4,9 @@ From saved fits, or from a table: then the first part of each curve is fitted (-
 --fit-points), saved in DIR, and the rest is scored. Fits with held-out cells are always scored.
 Each band says what it is of: the mean curve is not a new measurement.
 
---law stack, the recommended one, mixes laws under the prior of bayesicl's bank, with the laws'
-misfit; each is weighted by how it predicted fitted cells that it had not seen. --plot draws it.
+--law stack, the recommended one, mixes laws under the prior of bayesicl's bank (or --prior FILE),
+with the laws' misfit; each is weighted by how it predicted fitted cells that it had not seen.
+--plot draws it.
 
 An ALARM tells that no law here is adequate: the fitted cells conflict with the prior, fall as the
 law cannot or, which the stack alone looks at, were not foreseen from those before them. The stack's
@@ -79,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
     verdicts: list[Verdict] = []
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
-        whose = told.verdict.named | {"fitted": told.share}
+        whose = told.verdict.named | {"fitted": told.verdict.share}
         for i, (column, value) in enumerate(whose.items()):
             table.insert(i, column, value)
         parts[name].append(table)
@@ -139,8 +140,9 @@ def _rung(
     fits = [((v.named["study"], v.split), v) for v in verdicts]
     sound = {part for part, v in fits if not v.complaint and v.heard.judged and not v.heard.rung}
     for part, verdict in fits:
-        named, heard, factor = verdict.named, verdict.heard, verdict.factor
-        who, beware = ", ".join(named.values()), heard.cautions
+        heard, factor = verdict.heard, verdict.factor
+        who, beware = ", ".join(verdict.named.values()), heard.cautions
+        named = verdict.named | {"fitted": verdict.share}
         if heard.rung and part in sound:
             why = "; ".join(heard.rung)
             beware = [f"this law is not adequate: {why}; lean on none of its bands", *beware]

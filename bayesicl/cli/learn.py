@@ -2,13 +2,13 @@
 
 Each fit must be of one curve, with one background, under declared priors. Give fits of at least 8
 curves under each law (--noise misfit also learns how far laws miss). Curves weigh the same; with
---weigh-by COLUMN the values of a key (model, variant or task) do. Then LAW@FILE is the law under
-that prior, and misfit@FILE the noise.
+--weigh-by COLUMN the values of a key (model, variant or task) do. Then --prior FILE takes laws,
+noise and misfit to be as usual there; LAW@FILE is a single law under it, misfit@FILE the noise.
 
 Example:
   bayesicl fit curves.csv --out fits --law hill power --noise misfit
   bayesicl learn fits --out mine.json
-  bayesicl forecast new.csv --law hill@mine.json --noise misfit@mine.json --fit-shots 25% --out held
+  bayesicl forecast new.csv --law stack --prior mine.json --fit-shots 25% --out held
 """
 
 import argparse
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
         part.write_text(json.dumps(record, indent=1) + "\n")
     common.show(_table(record))
     curves = len({tree.attrs["data_hash"] for tree in kept})
-    print(f"\nprior of {curves} curves in {out}; use it as LAW@{out}")
+    print(f"\nprior of {curves} curves in {out}; use it with --prior {out}")
     return common.finish(map(common.complaint, failed), ())
 
 

@@ -43,8 +43,9 @@ def for_people(tables: "Mapping[str, pd.DataFrame]", last: int) -> None:
             continue
         table = WAYS[name](tables[name], last) if name in WAYS else tables[name]
         if name in DECISIONS and "alarms" in tables:
-            rung = pd.MultiIndex.from_frame(tables["alarms"][["study", "law"]])
-            own = pd.MultiIndex.from_frame(table[["study", "law"]]).isin(rung)
+            whose = ["study", "law", "fitted"]
+            rung = pd.MultiIndex.from_frame(tables["alarms"][whose])
+            own = pd.MultiIndex.from_frame(table[whose]).isin(rung)
             table = table.assign(alarm=np.where(own, "ALARM", ""))
         told = {"fits": {"hypothesis"}, "weights": {"study"}}.get(name, set(REPEATED))
         print(f"\n{heading}")

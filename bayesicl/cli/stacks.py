@@ -53,13 +53,15 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     from bayesicl.stack import ahead, at_origin, by_origin, log_scores, mixtures, origins, weigh
     from bayesicl.widen import needed
 
-    usual = load_population(NAME).weights
-    laws = [load_law(law) for law in usual]
+    prior = args.prior or NAME
+    stacked = load_population(prior).stacked(prior)
+    laws = [load_law(law) for law in stacked]
+    usual = dict(zip((law.name for law in laws), stacked.values(), strict=True))
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
 
     def fits(some: Curves, out: Path, keep: int | None) -> dict[tuple[str, str], Path]:
         rows = fit_and_save(
-            some, laws, out, settings=settings, noise=f"misfit@{NAME}", seed=args.seed,
+            some, laws, out, settings=settings, noise=f"misfit@{prior}", seed=args.seed,
             device=args.device, ending=args.format, keep=keep, executor=args.executor,
             remark=False,  # falls are told once, by the stack
         )  # fmt: skip
@@ -80,8 +82,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             continue
         before = [load(path) for path in earlier.get(study.label, [])]
         found = ahead(before, study, seed=args.seed)
-        prior = {law: usual[law] for law in trees}
-        weights = weigh(log_scores(found), prior)
+        weights = weigh(log_scores(found), {law: usual[law] for law in trees})
         mixed = mixtures(found, weights, seed=args.seed)
         fits_of, shares = list(trees.values()), [weights[law] for law in trees]
         from_origins = list(by_origin(found, weights).values())

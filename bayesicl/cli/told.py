@@ -24,12 +24,13 @@ if TYPE_CHECKING:
 class Verdict:
     """What speaks against one fit or stack.
 
-    named: study and law. split: of each curve, how many cells were fitted. complaint: why a fit is
-    not to be relied on. heard: what speaks against its laws. factor: by which its bands are wider
-    for that.
+    named: study and law. share: of the shots, that was fitted. split: of each curve, how many cells
+    were. complaint: why a fit is not to be relied on. heard: what speaks against its laws. factor:
+    by which its bands are wider for that.
     """
 
     named: dict[str, str]
+    share: float
     split: tuple[int, ...]
     complaint: str
     heard: "Heard"
@@ -40,13 +41,11 @@ class Verdict:
 class Told:
     """What is told of one fit or stack: what it predicts, and how that fared.
 
-    share: of the shots that was fitted. fitted: how much of each curve was, and whether its fits
-    converged. cells: scores of what was held out, if anything was. sensitivity: of the mean curve
-    to the prior.
+    fitted: how much of each curve was, and whether its fits converged. cells: scores of what was
+    held out, if anything was. sensitivity: of the mean curve to the prior.
     """
 
     verdict: Verdict
-    share: float
     fitted: "pd.DataFrame"
     prediction: "xr.Dataset"
     cells: "pd.DataFrame | None"
@@ -110,8 +109,9 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     named = {"study": label(tree), "law": law_label(tree)}
     moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
     heard, fitted = judge([tree], [1.0], law=law, seed=args.seed), _fitted([tree])
-    verdict = Verdict(named, tuple(fitted["cells"]), common.complaint(tree), heard)
-    return Told(verdict, study_of(tree).fraction, fitted, prediction, cells, moved)
+    share, split = study_of(tree).fraction, tuple(fitted["cells"])
+    verdict = Verdict(named, share, split, common.complaint(tree), heard)
+    return Told(verdict, fitted, prediction, cells, moved)
 
 
 def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
@@ -151,15 +151,17 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     if args.plot is not None:
         cautions = [f"caution: {text}." for text in stack.heard.cautions]
         wrong = [in_words(stack.heard.rung, stack.factor), *cautions]
-        figure = plot_stack(stack.trees, predictions, stack.weights, prediction, wrong=wrong)
+        figure = plot_stack(
+            stack.trees, predictions, stack.weights, prediction,
+            threshold=args.threshold, wrong=wrong,
+        )  # fmt: skip
         name = f"{file_name(study, STACK)}.png"
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
     named, fitted = {"study": stack.study, "law": STACK}, _fitted(stack.trees)
     worse = "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out]))
     asked = [one.sel(shots=args.shots) for one in predictions]
     return Told(
-        Verdict(named, tuple(fitted["cells"]), worse, stack.heard, stack.factor),
-        study.fraction,
+        Verdict(named, study.fraction, tuple(fitted["cells"]), worse, stack.heard, stack.factor),
         fitted,
         prediction,
         cells,

@@ -43,9 +43,9 @@ class Unit:
 
 
 def read_sources(folder: Path, names: Sequence[str]) -> dict[str, list[Study]]:
-    """The studies of each source."""
+    """The studies of each source, in the order of SOURCES."""
     found = {}
-    for name in names:
+    for name in filter(set(names).__contains__, SOURCES):
         path = folder / f"{name}.csv"
         if not path.exists():
             raise InputError(f"{path} is not there; name the sources that are with --sources")
