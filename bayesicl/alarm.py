@@ -202,7 +202,9 @@ def judge(
     where to find a user's law that has moved since the fit. seed: of new measurements.
     """
     told = falls(trees, weights)
-    if any(_measured(tree, "prior_predictive").shape[0] < FEWEST for tree in trees):
+    drawn = [_measured(tree, "prior_predictive") for tree in trees]
+    drawn += [one.measured for laws in forecasts for one in laws]
+    if any(np.isfinite(x).all(axis=1).sum() < FEWEST for x in drawn):
         few = f"alarms are not judged by fewer than {FEWEST} draws"
         return Heard([], [few, *told.values()], False)
     rung, cautions = [], []
@@ -218,13 +220,13 @@ def judge(
                 f"the cells before did not foresee those at {_span(shots.min(), shots.max())} "
                 f"shots ({_share(least)} of forecasts are as odd)"
             )
-    drawn = [anew(tree, law=law, seed=seed) for tree in trees] if told else []
+    again = [anew(tree, law=law, seed=seed) for tree in trees] if told else []
     curves = len(study_of(trees[0]).hypotheses)
-    few = any(np.isfinite(x).all(axis=1).sum() < FEWEST * curves for x in drawn)
+    few = any(np.isfinite(x).all(axis=1).sum() < FEWEST * curves for x in again)
     for curve, fall in told.items():
         if few:
             cautions.append(f"{fall}; draws are too few to say whether noise may come out so")
-        elif _least_of(falling(trees, drawn, curve), curves) < RARE:
+        elif _least_of(falling(trees, again, curve), curves) < RARE:
             rung.append(fall)
         else:
             cautions.append(f"{fall}; yet noise and misfit as they were fitted may come out so")
@@ -240,7 +242,7 @@ def in_words(rung: Sequence[str], factor: float) -> str:
     """What rang, and what became of the bands; "" where nothing did."""
     if not rung:
         return ""
-    meant = "No law here is adequate: lean on no band"
+    meant = "No law judged here is adequate under its prior: lean on no band"
     if factor > 1:
         meant += f", though those beyond the fit are up to {factor:.2g} times as wide as the laws'"
     return f"ALARM: {'; '.join(rung)}. {meant}."

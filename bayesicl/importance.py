@@ -11,18 +11,21 @@ MAX_K = 0.7  # of Vehtari et al. (2024), beyond which weights are not to be reli
 def psis(log_weights: np.ndarray) -> tuple[np.ndarray, float]:
     """Smoothed log weights (draws,), and their Pareto k.
 
-    k is infinite where a quarter of a tail's length is one value (a chain stood still: such a tail
-    has no shape), and minus that where all weights are the same. Source: Vehtari, Simpson, Gelman,
+    k is infinite where so many weights are one value that a quarter of a tail may be (a chain stood
+    still: such a tail has no shape), or one is no number, and minus that where all are the same.
+    Source: Vehtari, Simpson, Gelman,
     Yao & Gabry (2024), "Pareto smoothed importance sampling", JMLR 25.
 
     >>> psis(np.zeros(1000))[1], psis(np.repeat([0.0, 1.0], 500))[1]
     (-inf, inf)
     """
     n = log_weights.size
+    if np.isnan(log_weights).any():
+        return log_weights, np.inf
     alike = np.unique(log_weights, return_counts=True)[1].max()
     if alike == n:
         return log_weights, -np.inf
-    if alike > min(n / 5, 3 * n**0.5) / 4:
+    if alike > max(1.0, min(n / 5, 3 * n**0.5) / 4):
         return log_weights, np.inf
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of a large k, which is told

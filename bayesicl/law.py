@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -126,11 +127,23 @@ class Law:
     @property
     def bundled(self) -> bool:
         """The law comes with bayesicl, and so does its prior."""
-        return self.base in LAWS and AT not in self.path
+        return self.base in LAWS and not parted(self.path)[1]
 
 
 def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def parted(law: str) -> tuple[str, str]:
+    """Name or file of a law, and that of the learned prior that it is under, "" for its own.
+
+    >>> parted("power@runs@2/mine.json"), parted("runs@2/my_law.py")
+    (('power', 'runs@2/mine.json'), ('runs@2/my_law.py', ''))
+    """
+    under = re.match(rf"(.*?\.py|[^{AT}]*){AT}", law)
+    if under is None or (law.endswith(".py") and not under[1].endswith(".py")):
+        return law, ""
+    return under[1], law[under.end() :]
 
 
 def laws() -> dict[str, Law]:
@@ -170,8 +183,8 @@ def load_law(law: str | Path | Law) -> Law:
         return law if law.path else law.from_file(Path(inspect.getfile(law.curve)))
     if str(law) in LAWS:
         return laws()[str(law)]
-    if AT in str(law) and not str(law).endswith(".py"):  # else it is a file in a folder with "@"
-        law, _, prior = str(law).rpartition(AT)
+    law, prior = parted(str(law))
+    if prior:
         from bayesicl.population import law_under, load_population
 
         return law_under(load_law(law), prior, load_population(prior))

@@ -130,8 +130,8 @@ def _usual(name: str, found: list) -> dict[str, Any]:
         raise InputError(
             f"{name}: {n} curves are too few to learn what is usual; give {MIN_CURVES}"
         )
-    weight = weights(curves)
-    least = LEAST**2 * np.sum(weights(list(dict.fromkeys(curves))) ** 2)
+    weight = weights_of_fits(curves)
+    least = LEAST**2 * np.sum(weights_of_fits(list(dict.fromkeys(curves))) ** 2)
     centre, scale = moments([draws for _, draws, *_ in found], weight, least)
     centre += DOUBT * (np.array(sites) == "misfit_sd")
     return {
@@ -142,10 +142,10 @@ def _usual(name: str, found: list) -> dict[str, Any]:
     }
 
 
-def weights(curves: Sequence[tuple[str, str]]) -> np.ndarray:
+def weights_of_fits(curves: Sequence[tuple[str, str]]) -> np.ndarray:
     """Weight of each fit, summing to 1, from its group and curve: see `learn`.
 
-    >>> weights([("a", "1"), ("a", "1"), ("a", "2"), ("b", "3")]).tolist()
+    >>> weights_of_fits([("a", "1"), ("a", "1"), ("a", "2"), ("b", "3")]).tolist()
     [0.125, 0.125, 0.25, 0.5]
     """
     fits = Counter(curves)

@@ -9,7 +9,7 @@ from numpyro import handlers
 
 from bayesicl.curves import Curves, Study
 from bayesicl.errors import InputError
-from bayesicl.law import AT, BAYESIAN, LAWS, TYINGS, Law, laws_of, load_law
+from bayesicl.law import AT, BAYESIAN, LAWS, TYINGS, Law, laws_of, load_law, parted
 from bayesicl.misfit import SUFFIX
 from bayesicl.noise import Noise
 from bayesicl.noises import load_noise
@@ -100,7 +100,7 @@ def _check_learned(study: Study, laws: Sequence[Law], noise: Noise, backgrounds:
         declared += f" --noise {'misfit' if own.endswith(SUFFIX) else own}"
     raise InputError(
         f"{study.label}: {learned[0]} has a learned prior, which is for studies of {known}, or "
-        f"take declared priors, also in place of --law stack: {declared}"
+        f"take declared priors, in the place of --prior and of --law stack: {declared}"
     )
 
 
@@ -108,7 +108,7 @@ def _declared(law: Law) -> str:
     """The name or file of a law under its own prior."""
     if law.base in LAWS:
         return law.base
-    return law.path.rpartition(AT)[0] if AT in law.name else law.path
+    return parted(law.path)[0]
 
 
 def distinct(

@@ -28,7 +28,7 @@ from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import constrain_fn
 
 from bayesicl.errors import InputError
-from bayesicl.law import AT, LAWS, Design, Law, unmoved
+from bayesicl.law import AT, Design, Law, unmoved
 from bayesicl.misfit import Misfit, both, sample_misfit
 from bayesicl.noise import Noise
 from bayesicl.priors import hypotheses
@@ -69,8 +69,8 @@ class Population:
     """A learned prior.
 
     name: as fits know it. laws, noises: by name. weights: of a stack's laws, by name, before any of
-    them was tried; empty in a file of `learn`. source: where it is from. digest: SHA-256 of its
-    file.
+    them was tried; empty in a file of `learn`. source: where it is from. digest: SHA-256 of what
+    laws and noises are.
     """
 
     name: str
@@ -80,26 +80,13 @@ class Population:
     source: str
     digest: str
 
-    @property
-    def bundled_laws(self) -> list[str]:
-        """Those of its laws that come with bayesicl, by name alone."""
-        return [law for law in self.laws if law in LAWS]
-
-    def stacked(self, prior: str) -> dict[str, float]:
-        """The laws of a stack under it, and their weights before any was tried; they sum to 1.
-
-        The laws that `weights` names or, in a file without, all alike. prior: its name or file.
-        """
-        usual = self.weights or dict.fromkeys(self.bundled_laws, 1.0)
-        total = sum(usual.values())
-        return {f"{law}{AT}{prior}": weight / total for law, weight in usual.items()}
-
 
 @cache
 def _read(path: Path, stamp: tuple[float, int]) -> Population:
     try:
-        text = path.read_text()
-        record, digest = json.loads(text), hashlib.sha256(text.encode()).hexdigest()
+        record = json.loads(path.read_text())
+        densities = json.dumps([record["laws"], record["noises"]], sort_keys=True)
+        digest = hashlib.sha256(densities.encode()).hexdigest()
         laws, noises = (
             {k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")
         )

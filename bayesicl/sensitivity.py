@@ -1,4 +1,4 @@
-"""How much a forecast hangs on the prior: power-scaling of prior and likelihood.
+"""How much a mean curve hangs on the prior: power-scaling of prior and likelihood.
 
 Draws are not made again but weighted. Where a few of them have most of the weight (Pareto k), the
 figures are not known.

@@ -12,7 +12,7 @@ import xarray as xr
 
 from bayesicl.curves import Study
 from bayesicl.errors import InputError
-from bayesicl.law import AT, Law, load_law
+from bayesicl.law import Law, load_law, parted
 
 FORMAT = 2
 DRAWS = ("posterior", "internals", "sample_stats", "log_likelihood", "log_prior")
@@ -63,7 +63,7 @@ def law_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Law:
     own = tree.attrs["law_path"] or tree.attrs["law"]
     moved = load_law(law) if law and tree.attrs["law_path"] else None
     here = moved is not None and moved.name == tree.attrs["law"]
-    if not here and tree.attrs["law_path"] and AT not in own and not Path(own).exists():
+    if not here and tree.attrs["law_path"] and not parted(own)[1] and not Path(own).exists():
         given = f" ({law} holds {moved.name!r})" if moved else ""
         raise InputError(
             f"law {tree.attrs['law']!r}: its file {own} is no longer there; say where it is with "
@@ -71,7 +71,8 @@ def law_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Law:
         )
     found = moved if moved and here else load_law(own)
     if found.source_hash != tree.attrs["law_hash"]:
-        own_file = ", or give the file as it was with --law" if tree.attrs["law_path"] else ""
+        user = tree.attrs["law_path"] and not parted(own)[1]
+        own_file = ", or give the file as it was with --law" if user else ""
         raise InputError(
             f"law {tree.attrs['law']!r} has changed since this fit was made ({found.path}); "
             f"fit again{own_file}"

@@ -56,7 +56,7 @@ def parse() -> argparse.Namespace:
         nargs="*",
         type=float,
         metavar="W",
-        help="their weights before any was tried (default: the best for what is not left out)",
+        help="their weights before any was tried (default: by what is not left out)",
     )
     add("--stack", nargs="+", type=float, default=[STRENGTH], metavar="STRENGTH")
     add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
@@ -83,7 +83,8 @@ def alarm_rates(weights: pd.DataFrame, asked: Sequence[Unit]) -> pd.DataFrame:
     own = own.assign(
         part=[part[key] for key in zip(own["source"], own["study"], strict=True)],
         rang=own["alarms"].fillna("") != "",
-    )
+        split=own["splits"].str.split(),
+    ).explode("split")
     return own.groupby(["part", "split"])["rang"].agg(rang="sum", units="size")
 
 

@@ -1,15 +1,15 @@
 """Learn the prior that comes with bayesicl (`LAW@population`) from the sources' whole curves.
 
     python benchmarks/learn_population.py --data DIR --out DIR [--laws NAME ...]
-    python benchmarks/learn_population.py --data DIR --out DIR --weights FORECAST/stack.csv
+    python benchmarks/learn_population.py --data DIR --out DIR --stack FORECAST/stack.csv
 
 Every curve that is neither a failure case nor without learning is fitted by itself, with the law's
 misfit, under the declared priors; fits are kept in --out, and the same command goes on where it was
 killed. Then `bayesicl.learn` finds what is usual. Sources count alike, and so do the curves of a
 source. Writes --out/all.json; without-SOURCE.json for each source, and without-models-FOLD.json for
 each fold of the models of all: forecasts are judged under a prior that has not seen their source,
-or their model. With --weights, all.json tells with which weights a stack starts: half way between
-equal ones and those that forecast.py, whose --out is FORECAST, found best for all of its curves.
+or their model. With --stack, all.json tells with which weights a stack starts: those that
+forecast.py, whose --out is FORECAST, found with nothing left out.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import pandas as pd
 import xarray as xr
-from holdouts.sides import NOTHING, OTHERS, WHOLE, prior_without
+from holdouts.sides import NOTHING, OTHERS, STARTED, WHOLE, prior_without
 from holdouts.sources import (
     FOLDS,
     NO_LEARNING,
@@ -39,12 +39,11 @@ from bayesicl.settings import Settings
 LAWS = ("power", "hill", "discounted_scoring")
 
 
-def started(path: Path, laws: Sequence[str]) -> dict[str, float]:
+def starting_weights(path: Path, laws: Sequence[str]) -> dict[str, float]:
     """Weights of laws before any was tried, from the table of a stack under `LAW@others`."""
-    table = pd.read_csv(path)
-    best = table.loc[table["source"] == f"usual, without {NOTHING}"].iloc[0]
-    own = {law: float(best[f"{law}{OTHERS}:misfit{OTHERS}"]) for law in laws}
-    return {law: round((weight + 1 / len(own)) / 2, 3) for law, weight in own.items()}
+    table = pd.read_csv(path).set_index("source")
+    own = table.loc[f"{STARTED} {NOTHING}"]
+    return {law: round(float(own[f"{law}{OTHERS}:misfit{OTHERS}"]), 3) for law in laws}
 
 
 def main() -> None:
@@ -53,7 +52,7 @@ def main() -> None:
     add("--data", type=Path, required=True, help="folder with the sources' CSV files")
     add("--out", type=Path, required=True, help="folder for fits and priors")
     add("--laws", nargs="+", default=list(LAWS), metavar="NAME")
-    add("--weights", type=Path, metavar="CSV", help="stack.csv of forecast.py")
+    add("--stack", type=Path, metavar="CSV", help="stack.csv of forecast.py, without --usual")
     add("--keep", type=int, default=250, help="draws a chain that are kept (default 250)")
     add("--warmup", type=int, default=Settings().warmup)
     add("--draws", type=int, default=Settings().draws)
@@ -91,8 +90,8 @@ def main() -> None:
         said = ", ".join(f"{name} ({n // len(args.laws)} curves)" for name, n in count.items())
         record = learn([tree for _, tree in here], source=said, groups=groups)
         name = WHOLE if left_out is None else prior_without(left_out)
-        if name == WHOLE and args.weights:
-            record["weights"] = started(args.weights, args.laws)
+        if name == WHOLE and args.stack:
+            record["weights"] = starting_weights(args.stack, args.laws)
         (args.out / name).write_text(json.dumps(record, indent=1) + "\n")
         print(f"{name}: {said}")
 

@@ -225,6 +225,12 @@ def test_few_draws_judge_nothing(rng):
     far = tree(np.full(CELLS, 5.0), paths(rng, 99))
     few = "alarms are not judged by fewer than 100 draws"
     assert judge([far], [1.0]) == Heard([], [few], False)
+    enough, ahead = tree(np.full(CELLS, 5.0), paths(rng, 100)), paths(rng, 100, CELLS - 3)
+    assert judge([enough], [1.0]).judged
+    said = lambda draws: judge([enough], [1.0], [[forecast(np.full(3, 5.0), draws, 3)]])  # noqa: E731
+    assert said(ahead).rung
+    ahead[0] = np.nan
+    assert said(ahead) == Heard([], [few], False)
     y = np.array([0.8, 0.8, 0.8, 0.8, 0.7, 0.7])
     one = tree(y, 0.75 + 0.1 * rng.standard_normal((1000, CELLS)), paths(rng, 99), **told())
     [caution] = judge([one], [1.0]).cautions
@@ -396,6 +402,6 @@ def test_held_out_cells_widen_and_keep_their_density(rng):
 def test_words():
     assert in_words([], 1.0) == ""
     assert in_words(["it falls"], 1.0) == (
-        "ALARM: it falls. No law here is adequate: lean on no band."
+        "ALARM: it falls. No law judged here is adequate under its prior: lean on no band."
     )
     assert "beyond the fit are up to 3.6 times as wide as the laws'." in in_words(["x"], 3.61)

@@ -328,6 +328,19 @@ def refused(result, words):
             ["knows no law 'bounded'", "discounted_scoring, hill, power"],
         ),
         (
+            [
+                "fit",
+                "TABLE",
+                "--out",
+                "new",
+                "--prior",
+                "population",
+                "--noise",
+                "misfit@population",
+            ],
+            ["misfit@population names a prior of its own", "leave out --prior"],
+        ),
+        (
             ["fit", "TABLE", "--out", "new", "--prior", "population", "--law", "hill@population"],
             ["hill@population names a prior of its own", "leave out --prior"],
         ),
@@ -507,8 +520,8 @@ def test_forecast_for_people(fitted, capsys):
         "lie below again later)",
         "Predictions",
         "How far the mean curve hangs on the prior",
-        "Of single laws, bands beyond the fit were too narrow on real curves; the recommended "
-        "forecast is that of a table with --law stack.",
+        "Of single laws under declared priors, bands beyond the fit were too narrow on real "
+        "curves; the recommended forecast is that of a table with --law stack.",
     ]
     assert "yes" in parts[0]
     assert "> 500" in parts[1]
@@ -555,7 +568,7 @@ def test_a_study_rings_where_all_its_laws_do():
     assert row["study"] == "a"
     assert row["caution"] == "this law is not adequate: odd; lean on none of its bands"
     assert lines[0].startswith("a, flat: caution: this law is not adequate")
-    assert lines[1].startswith("b, flat: ALARM: odd. No law here is adequate")
+    assert lines[1].startswith("b, flat: ALARM: odd. No law judged here is adequate")
     assert lines[2].startswith("1 of 2 studies rang; of sound ones ")
     for no_help in (
         of("a", "hill", complaint="not converged"),
@@ -580,11 +593,11 @@ def test_decisions_of_a_study_that_rang_say_so(capsys):
     whose = {"study": ["a", "b", "b"], "law": "stack", "fitted": share, "hypothesis": "0"}
     whose = pd.DataFrame(whose)
     useful = whose.assign(useful_shots=[8.0, np.inf, np.inf], gain=0.01, last=50)
-    curves = whose.iloc[:0].assign(band="", within=True, median=0.0)
+    curves = whose.assign(shots=9, band="mean", within=True, median=0.5)
     for_people({"curves": curves, "useful": useful, "alarms": whose[2:]}, 100)
     rows = capsys.readouterr().out.splitlines()
     ends = [row.split()[-1] for row in rows if row.startswith(("a ", "b "))]
-    assert ends == ["0.01", "0.01", "ALARM"]
+    assert ends == ["0.01", "0.01", "ALARM", "0.5", "0.5", "0.5"]
     assert any("> 50" in row for row in rows)
 
 

@@ -1,6 +1,7 @@
 """Learned priors: the densities that they declare, their files, and learning them."""
 
 import json
+import pickle
 import re
 from pathlib import Path
 
@@ -9,18 +10,21 @@ import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
+import simulate
 from scipy import stats
 from scipy.special import expit, logit
 
 from bayesicl import InputError, Settings, fit, load, load_law, predict, read_curves, save
+from bayesicl.cli.fit import chosen_laws, noise_under
 from bayesicl.engine import Engine
-from bayesicl.learn import DOUBT, Draws, learn, moments, weights
+from bayesicl.learn import DOUBT, Draws, learn, moments, weights_of_fits
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
-from bayesicl.population import FREEDOM, load_population
+from bayesicl.population import FREEDOM
 from bayesicl.posterior import Posterior
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of
+from bayesicl.scale import MEAN_NLL, PROBABILITY
 
 CENTRE = {"hill": [1.0, 0.5, 2.0, 0.2], "beta-binomial": [-3.0], "misfit": [-2.0, 1.0]}
 SITES = {
@@ -122,24 +126,48 @@ def test_parameters_keep_their_names_and_axes(prior, curves, x64):
     assert {"gamma", "beta", "n_0", "k", "ceiling"} < set(outline.law)
 
 
-def test_laws_of_a_stack_under_a_prior(prior):
-    """Weights of its file; laws alike where it has none, and those alone that come with us."""
+def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
+    """Those of the scale by default; a user's own by its file; what it does not know is said."""
     told = record()
-    told["laws"] |= {"power": told["laws"]["hill"], "mine": told["laws"]["hill"]}
-    told["weights"] = {"hill": 3.0, "power": 1.0}
+    told["laws"] |= {name: told["laws"]["hill"] for name in ("power", "mine", "manyshot")}
+    told["noises"] = {"beta-binomial": told["noises"]["beta-binomial"]}
     prior.write_text(json.dumps(told))
-    assert load_population(str(prior)).stacked("x.json") == {
-        "hill@x.json": 0.75,
-        "power@x.json": 0.25,
-    }
-    del told["weights"]
-    prior.write_text(json.dumps(told, indent=1))
-    assert load_population(str(prior)).stacked("x.json") == {
-        "hill@x.json": 0.5,
-        "power@x.json": 0.5,
-    }
-    bundled = load_population("population")
-    assert set(bundled.weights) == set(bundled.laws)
+
+    def names(asked, scale=PROBABILITY):
+        return [law.name for law in chosen_laws(asked, scale, str(prior))]
+
+    assert names(None) == names(["all"]) == ["power@mine", "hill@mine"]
+    assert "knows mine, too: name its file with --law" in capsys.readouterr().err
+    assert names(["paper"]) == ["power@mine"]
+    assert names(None, MEAN_NLL) == ["manyshot@mine"]
+    with pytest.raises(InputError, match="none of the laws that prior population knows is of"):
+        chosen_laws(None, MEAN_NLL, "population")
+    (tmp_path / "own.py").write_text(simulate.STRAIGHT.replace('"straight"', '"mine"'))
+    assert names([str(tmp_path / "own.py"), "hill"]) == ["mine@mine", "hill@mine"]
+    capsys.readouterr()
+    assert noise_under(curves, "misfit", str(prior)) == f"misfit@{prior}"
+    assert f"prior {prior} knows no noise misfit: as declared" in capsys.readouterr().err
+    assert noise_under(curves, "beta-binomial", str(prior)) == f"beta-binomial@{prior}"
+    assert not capsys.readouterr().err
+    table = pd.DataFrame({"shots": [0, 1, 2, 4], "prob": [0.1, 0.2, 0.3, 0.4], "se": 0.01})
+    assert noise_under(read_curves(table), "given-se", str(prior)) == "given-se"
+
+
+@pytest.mark.parametrize("name", ["mine@home.json", "a@b/mine.json"])
+def test_an_at_sign_in_the_place_of_a_prior(name, tmp_path, curves):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps(record()))
+    [task] = plan(curves, f"hill@{path}", noise=f"misfit@{path}")
+    again = pickle.loads(pickle.dumps(task))
+    assert (again.law.source_hash, again.noise.name) == (task.law.source_hash, task.noise.name)
+
+
+def test_weights_and_words_of_a_prior_make_no_other_fits(prior):
+    before = load_law(f"hill@{prior}").source_hash
+    told = record() | {"source": "made up again", "weights": {"hill": 0.5}}
+    prior.write_text(json.dumps(told, indent=2))
+    assert load_law(f"hill@{prior}").source_hash == before
 
 
 def test_what_cannot_be_used(prior, curves, tmp_path):
@@ -165,7 +193,8 @@ def test_what_to_do_with_studies_that_a_prior_does_not_know(prior):
         plan(two, stack, noise=f"misfit@{prior}")
     assert str(told.value).endswith(
         "for studies of one curve, and here are 2; read one (--where \"hypothesis == 'gold'\"), or "
-        "take declared priors, also in place of --law stack: --law power hill --noise misfit"
+        "take declared priors, in the place of --prior and of --law stack: --law power hill "
+        "--noise misfit"
     )
     assert len(plan(two, ["power", "hill"], noise="misfit")) == 2
     assert len(plan(one, stack, noise=f"misfit@{prior}")) == 2
@@ -201,7 +230,9 @@ def test_fit_and_forecast_under_a_learned_prior(prior, curves, tmp_path):
     assert engine_of(again).law.name == "hill@mine"
     one, two = (predict(t, [0, 16, 64])["mean"].to_numpy() for t in (tree, again))
     np.testing.assert_array_equal(one, two)
-    prior.write_text(json.dumps(record() | {"source": "another"}))
+    changed = record()
+    changed["laws"]["hill"]["centre"][0] += 1.0
+    prior.write_text(json.dumps(changed))
     with pytest.raises(InputError, match="has changed since this fit was made"):
         engine_of(again)
 
@@ -229,8 +260,10 @@ def test_moments_of_curves_that_are_known_in_part(rng):
 def test_groups_weigh_alike_and_so_do_their_curves():
     """However many fits a curve has, as under several laws or in two folders."""
     fits = [("a", "1"), ("b", "4"), ("a", "1"), ("a", "2"), ("a", "1")]
-    np.testing.assert_allclose(weights(fits), [1 / 12, 1 / 2, 1 / 12, 1 / 4, 1 / 12])
-    np.testing.assert_allclose(weights([("", "1"), ("", "1"), ("", "2")]), [1 / 4, 1 / 4, 1 / 2])
+    np.testing.assert_allclose(weights_of_fits(fits), [1 / 12, 1 / 2, 1 / 12, 1 / 4, 1 / 12])
+    np.testing.assert_allclose(
+        weights_of_fits([("", "1"), ("", "1"), ("", "2")]), [1 / 4, 1 / 4, 1 / 2]
+    )
 
 
 def flat_curves(walk=0.0):

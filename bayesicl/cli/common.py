@@ -87,15 +87,15 @@ def add_fit_options(parser: Parser) -> None:
     group = parser.add_argument_group("fitting")
     add = group.add_argument
     add(
-        "--law", nargs="+", default=["paper"], metavar="NAME|PATH",
+        "--law", nargs="+", metavar="NAME|PATH",
         help="names or files of laws, paper for the six of Arora et al. (default), or all that "
         "are of the outcome; see bayesicl laws",
     )  # fmt: skip
     add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
     add(
         "--prior", metavar="NAME|FILE",
-        help="a learned prior: population, which comes with bayesicl, or a file of bayesicl learn. "
-        "Then --law defaults to the laws that it knows, and --noise to misfit",
+        help="a learned prior of laws, noise and misfit: population, which comes with bayesicl, or "
+        "a file of bayesicl learn; then --law defaults to what it knows, and --noise to misfit",
     )  # fmt: skip
     add("--backgrounds", type=int, default=1, metavar="B", help="unobserved hypotheses (default 1)")
     add_sampling_options(group)

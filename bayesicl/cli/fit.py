@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from bayesicl.scale import Scale
     from bayesicl.settings import Settings
 
-SEVERAL = ("paper", "all")  # names of several laws at once
 MANY = 200  # fits: of more, only those that did not pass are shown
 
 
@@ -99,44 +98,45 @@ def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
     from bayesicl.settings import Settings
 
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
-    laws, noise = (args.law, args.noise) if args.prior is None else _under_prior(args)
+    laws, noise = chosen_laws(args.law, curves.scale, args.prior), args.noise
+    if args.prior is not None:
+        noise = noise_under(curves, noise or "misfit", args.prior)
     return fit_and_save(
-        curves, chosen_laws(laws, curves.scale), args.out, settings=settings, noise=noise,
+        curves, laws, args.out, settings=settings, noise=noise,
         backgrounds=args.backgrounds, seed=args.seed, device=args.device, ending=args.format,
         keep=args.keep_draws, executor=args.executor,
     )  # fmt: skip
 
 
-def _under_prior(args: argparse.Namespace) -> tuple[list[str], str]:
-    """Names of the laws and of the noise that are asked for, under --prior."""
-    from bayesicl.law import AT
+def chosen_laws(
+    names: Sequence[str] | None, scale: "Scale", prior: str | None = None
+) -> "list[Law]":
+    """The laws of these names and files, each once, under a learned prior if one is named.
+
+    "paper" and "all" are those of the scale, and those of them that the prior knows. names: None
+    for "paper", or for "all" that the prior knows.
+    """
+    from bayesicl.law import AT, LAWS, PAPER, laws_of, load_law, parted
     from bayesicl.population import load_population
 
-    known = load_population(args.prior).bundled_laws
-    names = [law for name in args.law for law in (known if name in SEVERAL else [name])]
-    names.append(args.noise or "misfit")
-    if own := [name for name in names if AT in name]:
-        raise InputError(f"{own[0]} names a prior of its own; leave out --prior {args.prior}")
-    *laws, noise = [f"{name}{AT}{args.prior}" for name in names]
-    return laws, noise
-
-
-def chosen_laws(names: Sequence[str], scale: "Scale") -> "list[Law]":
-    """The laws of these names and files, each once; "paper" and "all" are those of the scale."""
-    from bayesicl.law import PAPER, laws_of, load_law
-
-    suited = laws_of(scale)
-    paper = tuple(law for law in PAPER if law in suited)
-    several = dict(zip(SEVERAL, (paper, suited), strict=True))
+    suited, those = laws_of(scale), "these laws"
+    if prior is not None:
+        known = load_population(prior).laws
+        suited = tuple(law for law in suited if law in known)
+        those = f"the laws that prior {prior} knows"
+        if names is None and (own := [law for law in known if law not in LAWS]):
+            common.say(f"prior {prior} knows {', '.join(own)}, too: name its file with --law")
+        if own := [name for name in names or () if parted(name)[1]]:
+            raise InputError(f"{own[0]} names a prior of its own; leave out --prior {prior}")
+    names = names or ["paper" if prior is None else "all"]
+    several = {"paper": tuple(law for law in PAPER if law in suited), "all": suited}
     if empty := [name for name in names if several.get(name) == ()]:
-        raise InputError(
-            f"--law {empty[0]}: none of these laws is of {scale.name}; name some that are, such as "
-            f"--law {' '.join(suited)}"
-        )
+        some = f"name some that are, such as --law {' '.join(suited)}" if suited else "name others"
+        raise InputError(f"--law {empty[0]}: none of {those} is of {scale.name}; {some}")
     if "stack" in names:
         raise InputError("a stack is a forecast: bayesicl forecast TABLE --law stack --out DIR")
     names = [law for name in names for law in several.get(name, [name])]
-    laws = {name: load_law(name) for name in names}
+    laws = {name: load_law(name if prior is None else f"{name}{AT}{prior}") for name in names}
     paths: dict[str, str] = {}
     for name, law in laws.items():
         if paths.setdefault(law.name, str(law.path)) != str(law.path):
@@ -145,6 +145,24 @@ def chosen_laws(names: Sequence[str], scale: "Scale") -> "list[Law]":
                 "rename one of them, or fit them into two folders"
             )
     return list({law.name: law for law in laws.values()}.values())
+
+
+def noise_under(curves: "Curves", noise: str, prior: str) -> str:
+    """The name of a noise under a learned prior; says what of it that does not know."""
+    from bayesicl.law import AT
+    from bayesicl.misfit import SUFFIX
+    from bayesicl.noises import load_noise
+    from bayesicl.population import MISFIT, load_population
+
+    if AT in noise:
+        raise InputError(f"{noise} names a prior of its own; leave out --prior {prior}")
+    names = {load_noise(noise, study.kind).name for study in curves}
+    parts = {name.removesuffix(SUFFIX) for name in names}
+    parts |= {MISFIT for name in names if name.endswith(SUFFIX)}
+    known = set(load_population(prior).noises)
+    if unknown := sorted(parts - known):
+        common.say(f"prior {prior} knows no noise {', '.join(unknown)}: as declared")
+    return f"{noise}{AT}{prior}" if parts & known else noise
 
 
 def fit_and_save(

@@ -8,10 +8,10 @@ Each band says what it is of: the mean curve is not a new measurement.
 with the laws' misfit; each is weighted by how it predicted fitted cells that it had not seen.
 --plot draws it.
 
-An ALARM tells that no law here is adequate: the fitted cells conflict with the prior, fall as the
-law cannot or, which the stack alone looks at, were not foreseen from those before them. The stack's
-bands are then wider beyond the fit, and the exit code is 3. One law among others that are adequate
-gets a caution.
+An ALARM tells that no law here is adequate under its prior: the fitted cells conflict with that,
+fall as the law cannot and noise would not or, which the stack alone looks at, were not foreseen
+from those before them. The stack's bands are then as much wider beyond the fit as forecasts of
+fitted cells needed, and the exit code is 3. One law among others that are adequate gets a caution.
 
 Example:
   bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
@@ -71,6 +71,8 @@ def run(args: argparse.Namespace) -> int:
 
     from bayesicl.decide import reach, shots_to, useful_shots
     from bayesicl.forecast import bands
+    from bayesicl.law import AT
+    from bayesicl.scale import PROBABILITY, scale_of
     from bayesicl.score import score
 
     if args.gain is not None and max(args.shots) < 2:
@@ -78,6 +80,7 @@ def run(args: argparse.Namespace) -> int:
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("cells", *HEADINGS)}
     failures: list[str] = []
     verdicts: list[Verdict] = []
+    may_stack: list[bool] = []  # of single laws under declared priors
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
         whose = told.verdict.named | {"fitted": told.verdict.share}
@@ -87,6 +90,9 @@ def run(args: argparse.Namespace) -> int:
 
     for told in told_of(args, failures, parts["weights"]):
         verdicts.append(told.verdict)
+        if told.verdict.named["law"] != STACK and AT not in told.verdict.named["law"]:
+            scale = scale_of(told.prediction.attrs["outcome"])
+            may_stack.append(scale == PROBABILITY and told.prediction.sizes["hypothesis"] == 1)
         add("fits", told, told.fitted)
         if told.cells is not None:
             parts["cells"].append(told.cells)
@@ -119,10 +125,15 @@ def run(args: argparse.Namespace) -> int:
         for line in [*lines, *(_misses(tables["scores"]) if "scores" in tables else ())]:
             print(line)
         for_people(tables, max(args.shots))
-        if any(v.named["law"] != STACK for v in verdicts):
+        if may_stack:
             print(
-                "\nOf single laws, bands beyond the fit were too narrow on real curves; the "
-                f"recommended forecast is that of a table with --law {STACK}."
+                "\nOf single laws under declared priors, bands beyond the fit were too narrow on "
+                "real curves"
+                + (
+                    f"; the recommended forecast is that of a table with --law {STACK}."
+                    if any(may_stack)
+                    else "."
+                )
             )
     return common.finish([v.complaint for v in verdicts], failures) or (ALARMED if alarms else 0)
 

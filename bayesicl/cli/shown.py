@@ -19,8 +19,8 @@ HEADINGS = {
     "shots they extrapolate",
     "held_out": "Held-out cells of each curve: how many lie within their intervals",
     "scores": "Held-out cells: coverage of the intervals, errors in probability, or in nats of "
-    "mean nll, and log scores (as of before an alarm widened bands). No "
-    "se and no verdict of fewer than 5 curves (of models, below 30 curves)",
+    "mean nll, and log scores (as of before an alarm widened bands). Below "
+    "30 curves, standard errors are over models; of fewer than 5 there is none, and no verdict",
     "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
     "it had not seen",
     "sensitivity": "How far the mean curve hangs on the prior: power-scaling sensitivity to prior "

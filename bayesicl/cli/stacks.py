@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
-from bayesicl.cli.fit import fit_and_save
+from bayesicl.cli.fit import chosen_laws, fit_and_save, noise_under
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -44,24 +44,27 @@ class Stacked:
 
 def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> Iterator[Stacked]:
     """Fit, weigh, and give one study after the other; `failures` takes why some fits are not."""
-    from bayesicl.alarm import judge
+    from bayesicl.combine import combine
     from bayesicl.curves import Curves
     from bayesicl.files import load
-    from bayesicl.law import load_law
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
-    from bayesicl.stack import ahead, at_origin, by_origin, log_scores, mixtures, origins, weigh
-    from bayesicl.widen import needed
+    from bayesicl.stack import ahead, at_origin, origins
 
     prior = args.prior or NAME
-    stacked = load_population(prior).stacked(prior)
-    laws = [load_law(law) for law in stacked]
-    usual = dict(zip((law.name for law in laws), stacked.values(), strict=True))
+    told = load_population(prior).weights
+    laws = [
+        law
+        for law in chosen_laws(None, curves.scale, prior)
+        if not told or told.get(law.base, 0.0) > 0
+    ]
+    usual = {law.name: told.get(law.base, 1.0) for law in laws}
+    noise = noise_under(curves, "misfit", prior)
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
 
     def fits(some: Curves, out: Path, keep: int | None) -> dict[tuple[str, str], Path]:
         rows = fit_and_save(
-            some, laws, out, settings=settings, noise=f"misfit@{prior}", seed=args.seed,
+            some, laws, out, settings=settings, noise=noise, seed=args.seed,
             device=args.device, ending=args.format, keep=keep, executor=args.executor,
             remark=False,  # falls are told once, by the stack
         )  # fmt: skip
@@ -82,22 +85,19 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             continue
         before = [load(path) for path in earlier.get(study.label, [])]
         found = ahead(before, study, seed=args.seed)
-        weights = weigh(log_scores(found), {law: usual[law] for law in trees})
-        mixed = mixtures(found, weights, seed=args.seed)
-        fits_of, shares = list(trees.values()), [weights[law] for law in trees]
-        from_origins = list(by_origin(found, weights).values())
-        heard = judge(fits_of, shares, from_origins, seed=args.seed)
+        weights, heard, factor = combine(trees, found, usual, seed=args.seed)
         if (cells := int(study.cells["fitted"].sum())) < TRIED:
-            heard.cautions.append(
-                f"{cells} cells were fitted: the forecast is little more than what is usual of "
-                f"other curves, and was never tried on fewer than {TRIED}"
+            few = (
+                f"{cells} cells were fitted: much of the forecast may be what is usual of other "
+                f"curves, and it was never tried on fewer than {TRIED}"
             )
+            heard = heard._replace(cautions=[*heard.cautions, few])
         yield Stacked(
             study.label,
-            fits_of,
-            shares,
+            list(trees.values()),
+            [weights[law] for law in trees],
             heard,
-            needed(mixed, study) if heard.rung else 1.0,
+            factor,
             _left_out(study.label, len(before) - len(found), len(before)),
         )
 

@@ -64,7 +64,7 @@ def told_of(
     from bayesicl.forecast import curve_shots
 
     grid = sorted({*args.shots, *curve_shots(max(args.shots))})  # of paths, to see them cross
-    if STACK not in args.law:
+    if STACK not in (args.law or ()):
         if args.plot is not None:
             raise InputError(f"--plot is for --law {STACK}; draw fits with bayesicl plot")
         for source in args.source:
@@ -101,7 +101,7 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     from bayesicl.tree import label, law_label, study_of
 
     # Beside saved fits --law tells where a law is; a table's fits know it.
-    law = args.law[0] if args.law != ["paper"] and args.out is None else None
+    law = args.law[0] if args.law and args.out is None else None
     cells = None
     if not tree["study"]["fitted"].all():
         cells = score_cells(tree, law=law, seed=args.seed)
@@ -183,7 +183,7 @@ def _fits(args: argparse.Namespace, failures: list[str]) -> "Iterable[xr.DataTre
             if getattr(args, option) != default and option not in ("law", "seed"):
                 flag = "--" + option.replace("_", "-")
                 raise InputError(f"{flag} is for a table, and {first} holds fits; leave it out")
-        if args.law != ["paper"] and not args.law[0].endswith(".py"):
+        if args.law and not args.law[0].endswith(".py"):
             raise InputError(
                 f"--law {args.law[0]}: beside fits it says where your own law's file is; name the "
                 "fits that you want instead"

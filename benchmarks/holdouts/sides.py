@@ -16,7 +16,7 @@ from peers import Cells, Forecast
 from scipy.special import logsumexp
 from tqdm import tqdm
 
-from bayesicl.alarm import judge
+from bayesicl.combine import combine
 from bayesicl.curves import Curves
 from bayesicl.errors import InputError
 from bayesicl.execute import Job, executor_of
@@ -25,21 +25,10 @@ from bayesicl.fit import attributes
 from bayesicl.plan import Task, plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
-from bayesicl.stack import (
-    Ahead,
-    ahead,
-    at_origin,
-    by_origin,
-    log_scores,
-    mix,
-    mixtures,
-    origins,
-    stacking,
-    weigh,
-)
+from bayesicl.stack import Ahead, ahead, at_origin, mix, origins, stacking
 from bayesicl.store import Store
 from bayesicl.study import Study
-from bayesicl.widen import needed, widened_cells
+from bayesicl.widen import widened_cells
 from holdouts import reach
 from holdouts.sources import NO_LEARNING, Unit
 
@@ -295,7 +284,7 @@ def run_stack(
     Of a unit whose bands are wider for an alarm the log score is that of before.
 
     specs: of its laws, as of `run_law`. usual: their weights before any of them was tried; None for
-    those that are best for units that `how.unseen` does not leave out (`usual_weights`).
+    those of `starting_weights`, from the units that `how.unseen` does not leave out.
     """
     asked, failures = [], []
     for i, unit in enumerate(units):
@@ -312,15 +301,15 @@ def run_stack(
             failures.append(_failure(unit, spec, failure))
             continue
         tree = load(path)
-        passed[i] = passed.get(i, True) and bool(tree.attrs["passed"])
         if unit is units[i]:
+            passed[i] = passed.get(i, True) and bool(tree.attrs["passed"])
             parts.setdefault(i, {})[spec] = held_out(tree, seed=SEED)
             whole.setdefault(i, {})[spec] = path
         else:
             found = ahead([tree], units[i].study, seed=SEED)
             before.setdefault(i, []).extend(one._replace(law=spec) for one in found)
     parts = {i: found for i, found in parts.items() if len(found) == len(specs)}
-    started = usual_weights(specs, units, parts, how.unseen)
+    started = starting_weights(specs, units, parts, how.unseen)
     if usual:
         started = {what: dict(zip(specs, usual, strict=True)) for what in started}
     out, weights = [], []
@@ -329,18 +318,14 @@ def run_stack(
             out.append(None)
             continue
         start, told = started[left_out(unit, how.unseen)], before.get(i, [])
-        own = weigh(log_scores(told), start, strength=strength)
-        mixed = mixtures(told, own, seed=SEED)
-        trees = [load(whole[i][s]) for s in specs]
-        early = list(by_origin(told, specs).values())
-        rung = judge(trees, [own[s] for s in specs], early, seed=SEED).rung
+        trees = {s: load(whole[i][s]) for s in specs}
+        own, heard, factor = combine(trees, told, start, strength=strength, seed=SEED)
         found = mix([parts[i][s] for s in specs], [own[s] for s in specs], seed=SEED)
-        factor = needed(mixed, unit.study) if rung else 1.0
         found = widened_cells(found, unit.study, factor)
         out.append(_scored(unit, found, passed[i], _rng(unit, "stack")))
-        told_of = {"source": unit.source, "study": unit.study.label, "split": unit.splits[0]}
-        weights.append(told_of | own | {"alarms": "; ".join(rung), "widened": factor})
-    weights += [{"source": f"usual, without {what}"} | own for what, own in started.items()]
+        names = {"source": unit.source, "study": unit.study.label, "splits": " ".join(unit.splits)}
+        weights.append(names | own | {"alarms": "; ".join(heard.rung), "widened": factor})
+    weights += [{"source": f"{STARTED} {what}"} | own for what, own in started.items()]
     return out, failures, pd.DataFrame(weights)
 
 
@@ -350,15 +335,18 @@ def left_out(unit: Unit, unseen: str) -> str | int:
 
 
 NOTHING = "nothing"
+STARTED = "weights before any was tried, without"  # of rows in the table of a stack's weights
 
 
-def usual_weights(
+def starting_weights(
     specs: Sequence[str], units: Sequence[Unit], parts: dict[int, dict[str, HeldOut]], unseen: str
 ) -> dict[str | int, dict[str, float]]:
-    """By what is left out, `NOTHING` too, the weights with which the other units are best forecast.
+    """By what is left out, `NOTHING` too, weights of laws before any was tried on a unit.
 
-    The mixture's log score of held-out cells; sources count alike, and so do the units of a source
-    and the cells of a unit. Failures and curves without learning are left out.
+    Half way between equal ones, since the next source may be like none of these, and those with
+    which the other units are best forecast: by the mixture's log score of held-out cells, where
+    sources count alike, and so do the units of a source and the cells of a unit. Failures and
+    curves without learning are left out.
     """
     told = [i for i in parts if units[i].part == units[i].source]
     found = {}
@@ -374,5 +362,5 @@ def usual_weights(
         even = np.ones(len(specs)) / len(specs)
         told_of = sum(map(len, log_score))
         w = stacking(np.concatenate(log_score), np.concatenate(share)) if told_of else even
-        found[what] = dict(zip(specs, w.tolist(), strict=True))
+        found[what] = dict(zip(specs, ((w + even) / 2).tolist(), strict=True))
     return found
