@@ -645,7 +645,7 @@ def test_stack_of_a_curve_that_collapses(tmp_path, capsys):
     table.assign(task="falls", total=200).to_csv(tmp_path / "curve.csv", index=False)
     code, out, err = run(
         capsys, "forecast", tmp_path / "curve.csv", "--law", "stack", "--out", tmp_path / "fits",
-        "--plot", tmp_path / "figures", "--shots", "0,500", "--json",
+        "--plot", tmp_path / "figures", "--shots", "0,1000", "--json",
         "--chains", "2", "--warmup", "100", "--draws", "100",
     )  # fmt: skip
     assert code == 3
@@ -659,6 +659,7 @@ def test_stack_of_a_curve_that_collapses(tmp_path, capsys):
         *pd.DataFrame(tables.get("cautions", []), columns=["caution"])["caution"],
     ]
     assert sum("cannot fall" in words for words in told) == 1  # once, as the one or the other
+    assert sum("1000 shots are over 30 times those fitted" in words for words in told) == 1
     assert sum(row["weight"] for row in tables["weights"]) == pytest.approx(1)
     [figure] = (tmp_path / "figures").iterdir()
     assert figure.name.startswith("falls_stack")
