@@ -116,8 +116,11 @@ def _threshold(ax: Axes, prediction: xr.Dataset, threshold: float) -> str:
     ax.axhline(threshold, color=ALERT, linewidth=0.8, linestyle=(0, (1, 3)), label="threshold")
     if low <= last:
         ax.plot([low, min(high, last)], [threshold] * 2, color=ALERT, linewidth=2.2, label="n*")
+        if high > last:
+            ax.plot(last, threshold, color=ALERT, marker=">", markersize=8, label="n*, beyond")
     if middle <= last:
-        ax.plot(middle, threshold, color=ALERT, marker="|", markersize=13, label="n*, median")
+        tick = {"color": ALERT, "marker": "|", "markersize": 15, "markeredgewidth": 2, "zorder": 5}
+        ax.plot(middle, threshold, label="n*, median", **tick)
     told = [f"{x:.0f}" if x <= last else f"> {last:.0f}" for x in (middle, low, high)]
     return f"shots to {threshold:g}, n*: median {told[0]}, 90 % interval {told[1]} to {told[2]}"
 

@@ -108,6 +108,8 @@ def load_population(name: str) -> Population:
     'population'
     """
     path = path_of(name)
+    if path != BUNDLED and path.stem == NAME:
+        raise InputError(f"prior {name!r}: {NAME!r} is bayesicl's own; give yours another name")
     if not path.is_file():
         raise InputError(f"prior {name!r}: no such file; the name of bayesicl's own is {NAME!r}")
     stat = path.stat()

@@ -1,8 +1,9 @@
 """By how much bands are wider beyond the fit where no law is adequate (`alarm`).
 
-Spreads of the forecast about its median are multiplied, outside the fitted shots, by a factor that
-grows from 1 to its full size within a doubling of them (`growth`), so that nothing jumps: the one
-with which the forecasts from the origins score best (`needed`).
+Spreads of the forecast about its median are multiplied, beyond the last fitted shots, by a factor
+that grows from 1 to its full size within a doubling of them (`growth`), so that nothing jumps: the
+one with which the forecasts from the origins score best (`needed`). These tell nothing of what lies
+before the first fitted shots, and nothing is wider there.
 """
 
 import json
@@ -52,16 +53,15 @@ def needed(forecasts: Mapping[int, HeldOut], study: Study) -> float:
 
 
 def growth(study: Study, names: np.ndarray, shots: np.ndarray, factor: float) -> np.ndarray:
-    """By what spreads are wider at these shots of these curves: 1 within the fit, then up to it.
+    """By what spreads are wider at these shots of these curves: 1 up to the fit's end, then more.
 
     names: of hypotheses; shots: of each, broadcast against them. It grows over log(1 + shots) from
-    1 at the last (or first) fitted shots to `factor` where 1 + shots has doubled (or halved), so
-    that no curve jumps where its fit ends.
+    1 at the last fitted shots to `factor` where 1 + shots has doubled, so that no curve jumps where
+    its fit ends.
     """
     fitted = study.cells[study.cells["fitted"]].groupby("hypothesis")["shots"]
     place = np.vectorize(study.hypotheses.index, otypes=[int])(names)
-    first, last = (fitted.agg(end).to_numpy(float)[place] for end in ("min", "max"))
-    beyond = np.maximum(np.log1p(shots) - np.log1p(last), np.log1p(first) - np.log1p(shots))
+    beyond = np.log1p(shots) - np.log1p(fitted.max().to_numpy(float)[place])
     return 1.0 + (factor - 1.0) * np.clip(beyond / np.log(2.0), 0.0, 1.0)
 
 

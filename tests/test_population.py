@@ -139,14 +139,20 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
     assert names(None) == names(["all"]) == ["power@mine", "hill@mine"]
     assert "knows mine, too: name its file with --law" in capsys.readouterr().err
     assert names(["paper"]) == ["power@mine"]
+    assert f"of the paper's laws prior {prior} knows power\n" in capsys.readouterr().err
     assert names(None, MEAN_NLL) == ["manyshot@mine"]
-    with pytest.raises(InputError, match="none of the laws that prior population knows is of"):
+    with pytest.raises(
+        InputError, match=r"the laws that prior population knows, .*, are not of mean"
+    ):
         chosen_laws(None, MEAN_NLL, "population")
     (tmp_path / "own.py").write_text(simulate.STRAIGHT.replace('"straight"', '"mine"'))
     assert names([str(tmp_path / "own.py"), "hill"]) == ["mine@mine", "hill@mine"]
     capsys.readouterr()
     assert noise_under(curves, "misfit", str(prior)) == f"misfit@{prior}"
-    assert f"prior {prior} knows no noise misfit: as declared" in capsys.readouterr().err
+    assert (
+        f"prior {prior} has nothing on noise misfit: there the declared prior holds"
+        in capsys.readouterr().err
+    )
     assert noise_under(curves, "beta-binomial", str(prior)) == f"beta-binomial@{prior}"
     assert not capsys.readouterr().err
     table = pd.DataFrame({"shots": [0, 1, 2, 4], "prob": [0.1, 0.2, 0.3, 0.4], "se": 0.01})
@@ -180,6 +186,8 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
         load_law("hill@nowhere.json")
     broken = tmp_path / "broken.json"
     broken.write_text('{"laws": 3}')
+    with pytest.raises(InputError, match="'population' is bayesicl's own; give yours another"):
+        load_law(f"hill@{tmp_path / 'population.json'}")
     with pytest.raises(InputError, match=r"broken\.json: not a file that `bayesicl learn` wrote"):
         load_law(f"hill@{broken}")
 

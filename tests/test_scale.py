@@ -244,8 +244,9 @@ def tables(tmp_path, monkeypatch):
          "that are, such as --law manyshot"),
         ("fit means.csv --out new --law manyshot --noise given-se", "does not suit an outcome of "
          "kind 'nll aggregated'"),
-        ("forecast means.csv --out new --law stack", "none of the laws that prior "
-         "population knows is of mean_nll; name others"),
+        ("forecast means.csv --out new --law stack", "the laws that prior population "
+         "knows, discounted_scoring, hill, power, are not of mean_nll; leave out --prior and --law "
+         "stack, and fit --law manyshot"),
         ("forecast means.csv --out new --law manyshot --fit-points 4 --threshold -1",
          "--threshold must be above 0 nats, got -1"),
         ("forecast counts.csv --out new --law power --fit-points 4 --threshold 1.5",

@@ -126,6 +126,14 @@ def chosen_laws(
         those = f"the laws that prior {prior} knows"
         if names is None and (own := [law for law in known if law not in LAWS]):
             common.say(f"prior {prior} knows {', '.join(own)}, too: name its file with --law")
+        if names is None and not suited:
+            raise InputError(
+                f"the laws that prior {prior} knows, {', '.join(known)}, are not of {scale.name}; "
+                f"leave out --prior and --law stack, and fit --law {' '.join(laws_of(scale))}"
+            )
+        if "paper" in (names or ()):
+            own = ", ".join(law for law in PAPER if law in known) or "none"
+            common.say(f"of the paper's laws prior {prior} knows {own}")
         if own := [name for name in names or () if parted(name)[1]]:
             raise InputError(f"{own[0]} names a prior of its own; leave out --prior {prior}")
     names = names or ["paper" if prior is None else "all"]
@@ -161,7 +169,10 @@ def noise_under(curves: "Curves", noise: str, prior: str) -> str:
     parts |= {MISFIT for name in names if name.endswith(SUFFIX)}
     known = set(load_population(prior).noises)
     if unknown := sorted(parts - known):
-        common.say(f"prior {prior} knows no noise {', '.join(unknown)}: as declared")
+        common.say(
+            f"prior {prior} has nothing on noise {', '.join(unknown)}: there the declared prior "
+            "holds"
+        )
     return f"{noise}{AT}{prior}" if parts & known else noise
 
 

@@ -1,7 +1,8 @@
 """Predict curves at any number of shots, and score predictions of what was held out.
 
 From saved fits, or from a table: then the first part of each curve is fitted (--fit-shots or
---fit-points), saved in DIR, and the rest is scored. Fits with held-out cells are always scored.
+--fit-points; of --law stack, all of it without these), saved in DIR, and the rest is scored. Fits
+with held-out cells are always scored.
 Each band says what it is of: the mean curve is not a new measurement.
 
 --law stack, the recommended one, mixes laws under the prior of bayesicl's bank (or --prior FILE),

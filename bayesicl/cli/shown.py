@@ -18,8 +18,8 @@ HEADINGS = {
     "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "
     "shots they extrapolate",
     "held_out": "Held-out cells of each curve: how many lie within their intervals",
-    "scores": "Held-out cells: coverage of the intervals, errors in probability, or in nats of "
-    "mean nll, and log scores (as of before an alarm widened bands). Below "
+    "scores": "Held-out cells: coverage of the intervals (where an alarm rang, as widened), errors "
+    "in probability, or in nats of mean nll, and log scores (as before that). Below "
     "30 curves, standard errors are over models; of fewer than 5 there is none, and no verdict",
     "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
     "it had not seen",
