@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import xarray as xr
+from scipy import stats
 from test_decide import prediction
 
 from bayesicl import Settings, fit, read_curves
@@ -64,6 +65,34 @@ def test_a_flat_prior_moves_nothing_and_chains_that_stood_still_tell_nothing(rng
         table = sensitivity([tree], [found])
         np.testing.assert_array_equal(table["prior"], moved)
         assert table["diagnosis"].tolist() == [diagnosis] * 2
+
+
+def exact(prior_sd, y, n, threshold):
+    """Change of the probability that the mean is above the threshold for a doubling of powers."""
+
+    def above(prior, data):
+        precision = prior / prior_sd**2 + data * n
+        return stats.norm.sf((threshold - data * n * y / precision) * np.sqrt(precision))
+
+    step = np.log2(1.01 / 0.99)
+    return (
+        abs(above(1.01, 1) - above(0.99, 1)) / step,
+        abs(above(1, 1.01) - above(1, 0.99)) / step,
+    )
+
+
+@pytest.mark.parametrize(("prior_sd", "y", "n"), [(0.1, 0.3, 50), (0.3, 0.9, 10)])
+def test_probability_to_reach_a_threshold_moves_as_it_does(rng, prior_sd, y, n):
+    told = []
+    for _ in range(20):
+        tree, found = conjugate(rng, prior_sd, y, n)
+        found.attrs["outcome"] = "prob"
+        row = sensitivity([tree], [found], shots=[1], threshold=0.2).iloc[0]
+        told.append((row["reached_prior"], row["reached_likelihood"]))
+    expected = exact(prior_sd, y, n, 0.2)
+    assert min(expected) > 0.02
+    error = np.std(told, axis=0) / np.sqrt(len(told))
+    assert (np.abs(np.mean(told, axis=0) - expected) < 4 * error + 0.002).all()
 
 
 def test_a_mixture_is_averaged(rng):

@@ -24,7 +24,9 @@ HEADINGS = {
     "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
     "it had not seen",
     "sensitivity": "How far the mean curve hangs on the prior: power-scaling sensitivity to prior "
-    "and likelihood. Above .05 it does, on the prior alone or with the data; these may disagree",
+    "and likelihood. Above .05 it does, on the prior alone or with the data; these may disagree. "
+    "reached_...: by how much the probability to have reached the threshold would change if prior "
+    "or likelihood counted twice",
 }
 DECISIONS = ("shots_to", "useful", "reached")
 REPEATED = ("study", "law", "fitted", "hypothesis")  # not shown where they tell nothing apart

@@ -107,7 +107,8 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
         cells = score_cells(tree, law=law, seed=args.seed)
     prediction = predict(tree, grid, law=law, seed=args.seed)
     named = {"study": label(tree), "law": law_label(tree)}
-    moved = sensitivity([tree], [prediction.sel(shots=args.shots)], law=law)
+    asked = {"shots": args.shots, "threshold": args.threshold}
+    moved = sensitivity([tree], [prediction], **asked, law=law)
     heard, fitted = judge([tree], [1.0], law=law, seed=args.seed), _fitted([tree])
     share, split = study_of(tree).fraction, tuple(fitted["cells"])
     verdict = Verdict(named, share, split, common.complaint(tree), heard)
@@ -159,13 +160,13 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
     named, fitted = {"study": stack.study, "law": STACK}, _fitted(stack.trees)
     worse = "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out]))
-    asked = [one.sel(shots=args.shots) for one in predictions]
+    asked = {"shots": args.shots, "threshold": args.threshold}
     return Told(
         Verdict(named, study.fraction, tuple(fitted["cells"]), worse, stack.heard, stack.factor),
         fitted,
         prediction,
         cells,
-        sensitivity(stack.trees, asked, stack.weights),
+        sensitivity(stack.trees, predictions, stack.weights, **asked),
     )
 
 
