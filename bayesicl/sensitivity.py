@@ -152,7 +152,8 @@ def _reached(
             parts = []
             for of_one, prediction, share in zip(logs, predictions, weights, strict=True):
                 log = (power - 1) * of_one[group].to_numpy().ravel()
-                smoothed = np.exp(psis(log)[0] - logsumexp(psis(log)[0]))
+                smoothed, _ = psis(log)
+                smoothed = np.exp(smoothed - logsumexp(smoothed))
                 there = better * (prediction["mean"] - threshold) >= 0
                 there = there.transpose("hypothesis", "shots", "chain", "draw")
                 parts.append(share * (there.to_numpy().reshape(*there.shape[:2], -1) @ smoothed))

@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from bayesicl import InputError, Settings, fit, load, load_law, predict, read_curves, save
-from bayesicl.cli.fit import chosen_laws, noise_under
+from bayesicl.cli.fit import chosen_laws, learned_noise
 from bayesicl.engine import Engine
 from bayesicl.learn import DOUBT, Draws, learn, moments, weights_of_fits
 from bayesicl.noises import load_noise
@@ -148,15 +148,15 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
     (tmp_path / "own.py").write_text(simulate.STRAIGHT.replace('"straight"', '"mine"'))
     assert names([str(tmp_path / "own.py"), "hill"]) == ["mine@mine", "hill@mine"]
     capsys.readouterr()
-    assert noise_under(curves, "misfit", str(prior)) == f"misfit@{prior}"
+    assert learned_noise(curves, "misfit", str(prior)) == f"misfit@{prior}"
     assert (
         f"prior {prior} has nothing on noise misfit: there the declared prior holds"
         in capsys.readouterr().err
     )
-    assert noise_under(curves, "beta-binomial", str(prior)) == f"beta-binomial@{prior}"
+    assert learned_noise(curves, "beta-binomial", str(prior)) == f"beta-binomial@{prior}"
     assert not capsys.readouterr().err
     table = pd.DataFrame({"shots": [0, 1, 2, 4], "prob": [0.1, 0.2, 0.3, 0.4], "se": 0.01})
-    assert noise_under(read_curves(table), "given-se", str(prior)) == "given-se"
+    assert learned_noise(read_curves(table), "given-se", str(prior)) == "given-se"
 
 
 @pytest.mark.parametrize("name", ["mine@home.json", "a@b/mine.json"])
@@ -290,16 +290,22 @@ def test_doubt_widens_forecasts_and_not_what_was_measured(monkeypatch, tmp_path)
     """A law that whole curves leave by little is trusted less beyond the cells that were fitted."""
     tables, settings = flat_curves(walk=0.3), Settings(warmup=150, draws=250)
     trees = fit(read_curves(pd.concat(tables)), "constant", noise="misfit", settings=settings)
-    widths = {}
+    widths, learned = {}, {}
     for doubt in (0.0, DOUBT):
         monkeypatch.setattr("bayesicl.learn.DOUBT", doubt)
         path = tmp_path / f"with_{doubt}.json"
-        path.write_text(json.dumps(learn(trees, source="curves that walk")))
+        learned[doubt] = learn(trees, source="curves that walk")
+        path.write_text(json.dumps(learned[doubt]))
         few = read_curves(tables[0]).hold_out(fit_points=3)
         [tree] = fit(few, f"constant@{path}", noise=f"misfit@{path}", settings=settings)
         mean = predict(tree, [0, 1000])["mean"].stack(d=("chain", "draw"))
         edges = np.quantile(mean, [0.05, 0.95], axis=-1)
         widths[doubt] = np.diff(logit(edges), axis=0).ravel()
+    plain, wide = (learned[doubt]["noises"]["misfit"] for doubt in (0.0, DOUBT))
+    moved = np.subtract(wide["centre"], plain["centre"])
+    np.testing.assert_allclose(moved, np.equal(plain["sites"], "misfit_sd") * DOUBT, atol=1e-12)
+    assert wide["scale"] == plain["scale"]
+    assert learned[DOUBT]["laws"] == learned[0.0]["laws"]
     measured, beyond = widths[DOUBT] / widths[0.0]
     # About exp(DOUBT) where cells say nothing; log-odds stretch what is wide.
     assert 1.1 < beyond < np.exp(2 * DOUBT)

@@ -100,7 +100,7 @@ def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
     laws, noise = chosen_laws(args.law, curves.scale, args.prior), args.noise
     if args.prior is not None:
-        noise = noise_under(curves, noise or "misfit", args.prior)
+        noise = learned_noise(curves, noise or "misfit", args.prior)
     return fit_and_save(
         curves, laws, args.out, settings=settings, noise=noise,
         backgrounds=args.backgrounds, seed=args.seed, device=args.device, ending=args.format,
@@ -155,7 +155,7 @@ def chosen_laws(
     return list({law.name: law for law in laws.values()}.values())
 
 
-def noise_under(curves: "Curves", noise: str, prior: str) -> str:
+def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
     """The name of a noise under a learned prior; says what of it that does not know."""
     from bayesicl.law import AT
     from bayesicl.misfit import SUFFIX

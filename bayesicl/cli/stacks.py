@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
-from bayesicl.cli.fit import chosen_laws, fit_and_save, noise_under
+from bayesicl.cli.fit import chosen_laws, fit_and_save, learned_noise
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -61,7 +61,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         if not told or told.get(law.base, 0.0) > 0
     ]
     usual = {law.name: told.get(law.base, 1.0) for law in laws}
-    noise = noise_under(curves, "misfit", prior)
+    noise = learned_noise(curves, "misfit", prior)
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
 
     def fits(some: Curves, out: Path, keep: int | None) -> dict[tuple[str, str], Path]:
