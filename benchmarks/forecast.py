@@ -31,6 +31,7 @@ from holdouts.sources import (
 )
 from peers.every import NOT_RUN, PEERS
 
+from bayesicl.cli.stacks import FAR
 from bayesicl.errors import InputError
 from bayesicl.settings import Settings
 from bayesicl.stack import STRENGTH
@@ -132,6 +133,8 @@ def main() -> None:
     tables.reliability(events, whole).to_csv(args.out / "reliability.csv", index=False)
     table.to_csv(args.out / "table.csv", index=False)
     print(tables.markdown(table, args.default))
+    beyond = tables.far(cells, args.default, FAR).to_string()
+    print(f"\nBeyond {FAR} times the fitted shots, 90 % intervals of {args.default}:\n{beyond}")
     for rates in alarms:
         print(f"\nCurves at each split that rang an alarm, {rates}")
     for name, why in NOT_RUN.items():

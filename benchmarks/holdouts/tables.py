@@ -90,6 +90,16 @@ def _clusters_in_words(cells: pd.DataFrame) -> str:
     return " + ".join(words)
 
 
+def far(cells: pd.DataFrame, side: str, times: float) -> pd.DataFrame:
+    """Coverage of 90 % intervals beyond `times` the fitted shots, by part."""
+    longest = cells.groupby(["source", "study"])["shots"].transform("max")
+    last = (cells["fitted"] * longest).round().clip(lower=1)
+    own = cells[(cells["side"] == side) & (cells["shots"] > times * last)]
+    return own.groupby("part").agg(
+        coverage=("inside 90%", "mean"), cells=("shots", "size"), curves=("study", "nunique")
+    )
+
+
 def ratio(cells: pd.DataFrame, default: str, other: str) -> dict[str, float]:
     """Mean CRPS of `default` over that of `other` on cells that both scored, and 95 % interval.
 
