@@ -27,7 +27,8 @@ MIN_CLUSTERS = 5  # of which a standard error can be taken
 class HeldOut(NamedTuple):
     """What a fit says of the cells that were held out, in the order of the study's cells.
 
-    cells: one row a cell: study, model, hypothesis, shots, y, fitted (share of the shots).
+    cells: one row a cell: study, model, hypothesis, shots, y, fitted (share of the shots),
+    fitted_shots (the last fitted ones of its curve).
     measured: draws of each cell's mean, (draws, cells). curve: the same of the mean curve.
     log_score: log predictive density of y, (cells,); NaN where only draws are known.
     """
@@ -71,7 +72,8 @@ def held_out(tree: xr.DataTree, *, law: str | Path | Law | None = None, seed: in
 
 def held_out_cells(study: Study) -> pd.DataFrame:
     """The held-out cells of a study under its own index: see `HeldOut`."""
-    cells = study.cells[~study.cells["fitted"]]
+    fitted = study.cells["fitted"]
+    cells, last = study.cells[~fitted], study.cells[fitted].groupby("hypothesis")["shots"].max()
     return pd.DataFrame(
         {
             "study": study.label,
@@ -80,6 +82,7 @@ def held_out_cells(study: Study) -> pd.DataFrame:
             "shots": cells["shots"],
             "y": cells["y"],
             "fitted": study.fraction,
+            "fitted_shots": cells["hypothesis"].map(last),
         }
     )
 
@@ -91,7 +94,7 @@ def score_cells(
 
     Columns: study, law, model, hypothesis, shots, y, median, pit (randomised), inside 50%, inside
     90%, width 50%, width 90%, crps, log_score (log predictive density; probability for counts),
-    fitted (share of the shots).
+    fitted (share of the shots), fitted_shots (the last fitted ones).
 
     Raises InputError where nothing was held out.
     """

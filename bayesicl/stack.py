@@ -4,7 +4,8 @@ Each law is fitted again to the first k cells of every curve and asked for the f
 follow (rolling origins, exact refits). Weights maximise the mixture's log score of those cells
 (stacking of predictive distributions, Yao et al. 2018, by leave-future-out, Buerkner et al. 2020),
 plus a Dirichlet prior of STRENGTH origins about the weights that are usual: a handful of cells
-cannot rank laws.
+cannot rank laws. Nor can one curve alone: what was foretold of a table's other studies counts, too,
+though less (in the spirit of Yao et al. 2022, "Bayesian hierarchical stacking").
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,7 +13,6 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from scipy.special import logsumexp
 
@@ -23,9 +23,9 @@ from bayesicl.tree import study_of
 FIRST = 3  # cells of a curve at the first origin
 GROWTH = 4.0 / 3.0  # from one origin to the next
 STRENGTH = 4.0  # origins that the usual weights count for
+ALIKE = 0.5  # what an origin of another study of the table counts for
 ROUNDS = 20_000
 TOLERANCE = 1e-8
-COLUMNS = ["law", "origin", "cell", "log_score"]
 
 
 def origins(study: Study) -> list[int]:
@@ -57,7 +57,7 @@ def ahead(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> list[
     """Forecasts of those fitted cells of a study that each of these fits had ahead of it.
 
     trees: of the study `at_origin`. Fits that failed their gates are left out, and with them, in
-    `weigh` and `mixtures`, the whole origin: its laws could not be compared.
+    `told` and `mixtures`, the whole origin: its laws could not be compared.
     """
     seen = study.cells.index[study.cells["fitted"]]
     return [
@@ -71,35 +71,54 @@ def ahead(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> list[
     ]
 
 
-def log_scores(forecasts: Iterable[Ahead]) -> pd.DataFrame:
-    """One row a law, origin and cell: law, origin, cell, log_score."""
-    rows = [
-        (law, origin, cell, score)
-        for law, origin, found in forecasts
-        for cell, score in zip(found.cells.index, found.log_score, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=COLUMNS)
+class Told(NamedTuple):
+    """How laws foretold cells that they had not seen.
+
+    log_score: (cells, laws). share: (cells,) what each cell counts for.
+    """
+
+    log_score: np.ndarray
+    share: np.ndarray
+
+
+def told(forecasts: Iterable[Ahead], laws: Sequence[str]) -> Told:
+    """Of a study's fitted cells, from all origins.
+
+    Every origin counts as one in all, whatever lies ahead of it, and in it each cell by how far it
+    lies ahead, in log(1 + shots): laws that follow the same cells differ far from them, and that is
+    where they are asked.
+    """
+    log_score, share = [np.empty((0, len(laws)))], [np.empty(0)]
+    for parts in by_origin(forecasts, laws).values():
+        score = np.stack([part.log_score for part in parts], axis=1)
+        sound = ~np.isnan(score).any(axis=1) & np.isfinite(score.max(axis=1))
+        cells = parts[0].cells[sound]
+        far = np.log1p(cells["shots"].to_numpy()) - np.log1p(cells["fitted_shots"].to_numpy())
+        log_score.append(score[sound])
+        share.append(far / far.sum())
+    return Told(np.concatenate(log_score), np.concatenate(share))
+
+
+def together(parts: Sequence[Told]) -> Told:
+    """Of several studies, at least one."""
+    return Told(*map(np.concatenate, zip(*parts, strict=True)))
 
 
 def weigh(
-    scores: pd.DataFrame, usual: Mapping[str, float], *, strength: float = STRENGTH
+    own: Told, usual: Mapping[str, float], table: Told | None = None, *, strength: float = STRENGTH
 ) -> dict[str, float]:
-    """Weights of laws from their `log_scores`; they sum to 1.
+    """Weights of laws of a study; they sum to 1.
 
-    usual: weights without any scores. Every origin counts as one, whatever lies ahead of it.
+    own: of the study, its laws in the order of `usual`, the weights without any forecasts. table:
+    of all the studies of its table, itself among them; None where it stands alone.
     """
-    laws = list(usual)
-    prior = np.array([usual[law] for law in laws], float)
-    prior = prior / prior.sum()
-    if scores.empty:
-        return dict(zip(laws, prior, strict=True))
-    table = scores.pivot_table(index=["origin", "cell"], columns="law", values="log_score")
-    table = table.reindex(columns=laws).dropna()  # where some law's fit broke down
-    if table.empty:
-        return dict(zip(laws, prior, strict=True))
-    ahead = table.groupby("origin").transform("size").to_numpy()
-    w = stacking(table.to_numpy(), 1.0 / ahead, strength * prior)
-    return dict(zip(laws, w, strict=True))
+    prior = np.array(list(usual.values()), float)
+    prior *= strength / prior.sum()
+    table = own if table is None else table
+    log_score, share = together([own, table])
+    share = share * np.repeat([1.0 - ALIKE, ALIKE], [len(own.share), len(table.share)])
+    weights = stacking(log_score, share, prior) if len(share) else prior / strength
+    return dict(zip(usual, weights.tolist(), strict=True))
 
 
 def stacking(

@@ -8,17 +8,21 @@ from scipy import optimize
 from test_decide import prediction
 
 from bayesicl import read_curves
+from bayesicl.alarm import Heard
+from bayesicl.combine import combine
 from bayesicl.score import HeldOut
 from bayesicl.stack import (
+    ALIKE,
     Ahead,
     ahead,
     at_origin,
-    log_scores,
     mix,
     mix_predictions,
     mixtures,
     origins,
     shares,
+    together,
+    told,
     weigh,
 )
 from bayesicl.tree import study_dataset, study_of
@@ -48,51 +52,88 @@ def test_at_an_origin_the_first_cells_of_each_curve_are_fitted():
     assert at_origin(held, 9).cells["fitted"].equals(held.cells["fitted"])
 
 
-def scores(rng, better="b", by=0.0, origins_=6, ahead=4):
-    rows = [
-        (law, k, cell, rng.normal() + by * (law == better))
+def foretold(rng, better="b", by=0.0, origins_=6, cells=4):
+    """Log scores of each law at so many origins, `by` better under one of them."""
+    return [
+        Ahead(
+            law, k, held(0.1, cells=cells, log_score=rng.normal(size=cells) + by * (law == better))
+        )
         for k in range(3, 3 + origins_)
-        for cell in range(k, k + ahead)
         for law in USUAL
     ]
-    return pd.DataFrame(rows, columns=["law", "origin", "cell", "log_score"])
+
+
+def held(value, n=400, cells=2, log_score=None):
+    """A forecast of cells at 3, 7, 15, ... shots, of which 1 was fitted."""
+    shots = 2 ** np.arange(2, 2 + cells) - 1
+    told_of = {"y": 0.5 + 0.1 * np.arange(cells), "shots": shots, "fitted_shots": 1}
+    frame = pd.DataFrame(told_of, index=7 + np.arange(cells))
+    draws = np.full((n, cells), value)
+    density = np.log([0.1 + value, 0.2 + value]) if log_score is None else log_score
+    return HeldOut(frame, draws, draws + 0.1, density)
+
+
+def best(own, strength, extra=None, share=1.0):
+    """The weights of largest penalised score, by a general optimiser; extra: another study's."""
+    prior = np.array(list(USUAL.values()))
+    wide = [(told(own, list(USUAL)), 1.0)]
+    wide += [(told(extra, list(USUAL)), share)] if extra else []
+
+    def loss(x):
+        w = np.log(np.exp(x - np.logaddexp.reduce(x)))
+        each = [c * np.logaddexp.reduce(w + t.log_score, axis=1) @ t.share for t, c in wide]
+        return -(sum(each) + strength * prior @ w)
+
+    x = optimize.minimize(loss, np.zeros(3), tol=1e-12).x
+    return np.exp(x - np.logaddexp.reduce(x))
+
+
+def test_an_origin_counts_as_one_and_far_cells_for_more(rng):
+    found = told(foretold(rng, origins_=2, cells=3), list(USUAL))
+    assert found.log_score.shape == (6, 3)
+    np.testing.assert_allclose(found.share, np.tile([1, 2, 3], 2) / 6)  # 2, 4 and 8 times as far
+    nothing = told([], list(USUAL))
+    assert nothing.log_score.shape == (0, 3)
+    assert together([nothing, found]).share.tolist() == found.share.tolist()
 
 
 def test_weights_maximise_the_penalised_score(rng):
-    table = scores(rng, ahead=3)
-    found = weigh(table, USUAL, strength=2.0)
-    wide = table.pivot_table(index=["origin", "cell"], columns="law", values="log_score")
-    prior = np.array(list(USUAL.values()))
-
-    def loss(x):
-        w = np.exp(x - np.logaddexp.reduce(x))
-        each = np.logaddexp.reduce(np.log(w) + wide.to_numpy(), axis=1)
-        return -(each.sum() / 3 + 2.0 * prior @ np.log(w))
-
-    x = optimize.minimize(loss, np.zeros(3), tol=1e-12).x
-    np.testing.assert_allclose(list(found.values()), np.exp(x - np.logaddexp.reduce(x)), atol=1e-4)
+    one = foretold(rng, cells=3)
+    found = weigh(told(one, list(USUAL)), USUAL, strength=2.0)
+    np.testing.assert_allclose(list(found.values()), best(one, 2.0), atol=1e-4)
     assert sum(found.values()) == pytest.approx(1)
 
 
+def test_forecasts_of_other_studies_count_by_half(rng):
+    one, other = foretold(rng, better="a", by=1.0), foretold(rng, better="c", by=1.0)
+    own, beside = (told(x, list(USUAL)) for x in (one, other))
+    found = weigh(own, USUAL, together([own, beside]), strength=2.0)
+    np.testing.assert_allclose(list(found.values()), best(one, 2.0, other, ALIKE), atol=1e-4)
+    assert weigh(own, USUAL, own) == pytest.approx(weigh(own, USUAL), abs=1e-6)
+
+
 def test_without_scores_weights_are_as_usual(rng):
-    assert weigh(scores(rng)[:0], USUAL) == pytest.approx(USUAL)
-    assert weigh(scores(rng), USUAL, strength=1e9) == pytest.approx(USUAL, abs=1e-4)
-    clear = weigh(scores(rng, by=50.0, origins_=20), USUAL, strength=1.0)
+    nothing, some = told([], list(USUAL)), told(foretold(rng), list(USUAL))
+    assert weigh(nothing, USUAL) == pytest.approx(USUAL)
+    assert weigh(some, USUAL, strength=1e9) == pytest.approx(USUAL, abs=1e-4)
+    clear = weigh(told(foretold(rng, by=50.0, origins_=20), list(USUAL)), USUAL, strength=1.0)
     assert clear["b"] > 0.9
 
 
-def held(value, n=400):
-    cells = pd.DataFrame({"y": [0.5, 0.6]}, index=[7, 8])
-    draws = np.full((n, 2), value)
-    return HeldOut(cells, draws, draws + 0.1, np.log([0.1 + value, 0.2 + value]))
-
-
-def test_origins_where_a_law_broke_down_do_not_count(rng):
-    table = scores(rng)
-    lost = table[(table["law"] != "a") | (table["origin"] > 4)]
-    whole = table[table["origin"] > 4]
-    assert weigh(lost, USUAL) == pytest.approx(weigh(whole, USUAL))
-    assert weigh(table[table["law"] != "a"], USUAL) == pytest.approx(USUAL)
+def test_origins_and_cells_where_a_law_broke_down_do_not_count(rng):
+    whole = foretold(rng)
+    lost = [one for one in whole if one.law != "a" or one.origin > 4]
+    late = [one for one in whole if one.origin > 4]
+    np.testing.assert_array_equal(
+        told(lost, list(USUAL)).log_score, told(late, list(USUAL)).log_score
+    )
+    assert not len(told([one for one in whole if one.law != "a"], list(USUAL)).share)
+    broken = [Ahead(law, 3, held(0.1, log_score=np.array([np.nan, -1.0]))) for law in USUAL]
+    assert told(broken, list(USUAL)).share.tolist() == [1.0]
+    beyond = [Ahead(law, 3, held(0.1, log_score=np.array([-np.inf, -1.0]))) for law in "bc"]
+    kept = told([*beyond, Ahead("a", 3, held(0.1))], list(USUAL))
+    assert len(kept.share) == 2  # one law held it possible
+    assert weigh(kept, USUAL)["a"] > USUAL["a"]
 
 
 def test_fits_that_failed_their_gates_are_left_out(monkeypatch):
@@ -117,7 +158,7 @@ def test_fits_that_failed_their_gates_are_left_out(monkeypatch):
         (5, [5]),
     ]
     assert found[0].found.measured.shape == (5, 3)
-    assert log_scores(found)["log_score"].tolist() == [0, 1, 2, 0]
+    assert found[0].found.log_score.tolist() == [0, 1, 2]
 
 
 def test_mixtures_are_of_origins_that_all_laws_have():
@@ -155,3 +196,18 @@ def test_mixture_of_predictions_keeps_paths_whole():
 def test_shares_are_whole_and_sum_up():
     assert shares([1, 1, 1], 100).sum() == 100
     assert shares([0.5, 0.0, 0.5], 7).tolist() == [4, 0, 3]
+
+
+def test_a_law_that_broke_down_leaves_the_table_too(rng, monkeypatch):
+    """Weights are those of the laws that are there, with what the others of the table tell."""
+    monkeypatch.setattr("bayesicl.combine.judge", lambda *args, **kwargs: Heard([], []))
+    one, other = foretold(rng, better="a", by=1.0), foretold(rng, better="c", by=1.0)
+    kept = ["a", "c"]
+    trees = {law: xr.DataTree.from_dict({"study": study_dataset(study(8))}) for law in kept}
+    table = together([told(x, list(USUAL)) for x in (one, other)])
+    found = combine(trees, one, USUAL, table)
+    assert list(found.weights) == kept
+    own = told(one, kept)
+    both = together([own, told(other, kept)])
+    assert found.weights == pytest.approx(weigh(own, {law: USUAL[law] for law in kept}, both))
+    assert found.factor == 1.0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
 from bayesicl.cli.fit import chosen_laws, fit_and_save, learned_noise
+from bayesicl.cli.progress import status
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 STACK = "stack"
 ORIGINS = "origins"  # folder of fits from which the laws were weighed
-KEPT = 500  # draws a chain of a fit at an origin
+KEPT = 250  # draws a chain of a fit at an origin, as in benchmarks/forecast.py
 TRIED = 5  # cells of the shortest fits on which forecasts were tried (benchmarks/forecast.py)
 FAR = 30  # times the fitted shots, beyond which they held too little: of long_context_icl, HELD
 HELD = "62 %"  # of cells in 90 % bands
@@ -51,7 +52,8 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     from bayesicl.files import load
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
-    from bayesicl.stack import ahead, at_origin, origins
+    from bayesicl.stack import ahead, at_origin, origins, together
+    from bayesicl.stack import told as told_of
 
     prior = args.prior or NAME
     told = load_population(prior).weights
@@ -81,13 +83,19 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         found = fits(replace(curves, studies=some), Path(args.out, ORIGINS, str(k)), KEPT)
         for (study, _), path in found.items():
             earlier.setdefault(study, []).append(path)
+    foretold = {}
+    with status() as show:
+        for done, study in enumerate(curves, 1):
+            fits_before = map(load, earlier.get(study.label, []))
+            foretold[study.label] = ahead(fits_before, study, seed=args.seed)
+            show(f"weighing laws by forecasts of {done} of {len(curves)} studies")
+    table = together([told_of(one, list(usual)) for one in foretold.values()])
     for study in curves:
         trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
+        found, made = foretold.pop(study.label), len(earlier.get(study.label, []))
         if not trees:
             continue
-        before = [load(path) for path in earlier.get(study.label, [])]
-        found = ahead(before, study, seed=args.seed)
-        weights, heard, factor = combine(trees, found, usual, seed=args.seed)
+        weights, heard, factor = combine(trees, found, usual, table, seed=args.seed)
         if (cells := int(study.cells["fitted"].sum())) < TRIED:
             few = (
                 f"{cells} cells were fitted: much of the forecast may be what is usual of other "
@@ -107,7 +115,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             [weights[law] for law in trees],
             heard,
             factor,
-            _left_out(study.label, len(before) - len(found), len(before)),
+            _left_out(study.label, made - len(found), made),
         )
 
 

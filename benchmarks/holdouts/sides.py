@@ -25,12 +25,12 @@ from bayesicl.fit import attributes
 from bayesicl.plan import Task, plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
-from bayesicl.stack import Ahead, ahead, at_origin, mix, origins, stacking
+from bayesicl.stack import Ahead, ahead, at_origin, mix, origins, stacking, together, told
 from bayesicl.store import Store
 from bayesicl.study import Study
 from bayesicl.widen import widened_cells
 from holdouts import reach
-from holdouts.sources import NO_LEARNING, Unit
+from holdouts.sources import NO_LEARNING, ROLLING, Unit
 
 LEVELS = (0.5, 0.8, 0.9, 0.95)
 N_DRAWS = 1000  # of a peer, and about as many of a law's fit are kept
@@ -312,14 +312,18 @@ def run_stack(
     started = starting_weights(specs, units, parts, how.unseen)
     if usual:
         started = {what: dict(zip(specs, usual, strict=True)) for what in started}
+    foretold = {i: told(before.get(i, []), specs) for i in parts}
     out, weights = [], []
     for i, unit in enumerate(units):
         if i not in parts:
             out.append(None)
             continue
-        start, told = started[left_out(unit, how.unseen)], before.get(i, [])
+        start = started[left_out(unit, how.unseen)]
         trees = {s: load(whole[i][s]) for s in specs}
-        own, heard, factor = combine(trees, told, start, strength=strength, seed=SEED)
+        table = together([foretold[j] for j in same_table(i, units) if j in parts])
+        own, heard, factor = combine(
+            trees, before.get(i, []), start, table, strength=strength, seed=SEED
+        )
         found = mix([parts[i][s] for s in specs], [own[s] for s in specs], seed=SEED)
         found = widened_cells(found, unit.study, factor)
         out.append(_scored(unit, found, passed[i], _rng(unit, "stack")))
@@ -327,6 +331,26 @@ def run_stack(
         weights.append(names | own | {"alarms": "; ".join(heard.rung), "widened": factor})
     weights += [{"source": f"{STARTED} {what}"} | own for what, own in started.items()]
     return out, failures, pd.DataFrame(weights)
+
+
+def same_table(i: int, units: Sequence[Unit]) -> list[int]:
+    """Units that a user would have forecast together with unit i, i among them.
+
+    They are of other studies of its source and of its split; at rolling origins, with as many cells
+    fitted.
+    """
+    unit = units[i]
+    split, found = unit.splits[0], {unit.study.label: i}
+    for j, other in enumerate(units):
+        alike = other.source == unit.source and split in other.splits
+        if alike and (split != ROLLING or fitted_cells(other) == fitted_cells(unit)):
+            found.setdefault(other.study.label, j)
+    return list(found.values())
+
+
+def fitted_cells(unit: Unit) -> int:
+    """How many of them, of all curves."""
+    return int(unit.study.cells["fitted"].sum())
 
 
 def left_out(unit: Unit, unseen: str) -> str | int:

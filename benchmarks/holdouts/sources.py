@@ -24,6 +24,7 @@ SOURCES = {
     "task_complexity": {},
 }
 NO_LEARNING = {"task_complexity"}  # flat, near the ceiling or falling: scored apart
+ROLLING = "rolling"  # a split: see `origins`
 FOLDS = 5  # of models, for priors that have not seen a model
 
 
@@ -32,7 +33,7 @@ class Unit:
     """One study, split: what a side forecasts at a time.
 
     part: of the tables where it counts: its source, or failures or curves without learning apart.
-    splits: how it came to be, such as "10%" and "rolling". fold: see `folds`.
+    splits: how it came to be, such as "10%" and `ROLLING`. fold: see `folds`.
     """
 
     source: str
@@ -125,9 +126,7 @@ def units(
             longest = int(study.cells.groupby("hypothesis").size().max())
             asked = [(f"{x:g}%", {"fit_shots": f"{x:g}%", "fit_points": None}) for x in percents]
             asked += [
-                ("rolling", {"fit_shots": None, "fit_points": k})
-                for k in origins(longest)
-                if rolling
+                (ROLLING, {"fit_shots": None, "fit_points": k}) for k in origins(longest) if rolling
             ]
             made: dict[bytes, tuple[Study, list[str]]] = {}
             for name, how in asked:

@@ -92,8 +92,7 @@ def _clusters_in_words(cells: pd.DataFrame) -> str:
 
 def far(cells: pd.DataFrame, side: str, times: float) -> pd.DataFrame:
     """Coverage of 90 % intervals beyond `times` the fitted shots, by part."""
-    longest = cells.groupby(["source", "study"])["shots"].transform("max")
-    last = (cells["fitted"] * longest).round().clip(lower=1)
+    last = cells["fitted_shots"].clip(lower=1)
     own = cells[(cells["side"] == side) & (cells["shots"] > times * last)]
     return own.groupby("part").agg(
         coverage=("inside 90%", "mean"), cells=("shots", "size"), curves=("study", "nunique")
