@@ -93,14 +93,17 @@ def _check_learned(study: Study, laws: Sequence[Law], noise: Noise, backgrounds:
     if (curves := len(study.hypotheses)) > 1:
         first = study.hypotheses[0]
         first = first if first.isdecimal() else repr(first)
-        known = f'one curve, and here are {curves}; read one (--where "hypothesis == {first}")'
+        known = (
+            f"one curve, and here are {curves}; make each a study (--by {' '.join(study.key)} "
+            f'hypothesis), read one (--where "hypothesis == {first}")'
+        )
     declared = f"--law {' '.join(dict.fromkeys(map(_declared, laws)))}"
     if AT in noise.name:
         own = noise.name.partition(AT)[0]
         declared += f" --noise {'misfit' if own.endswith(SUFFIX) else own}"
     raise InputError(
         f"{study.label}: {learned[0]} has a learned prior, which is for studies of {known}, or "
-        f"take declared priors, in the place of --prior and of --law stack: {declared}"
+        f"take declared priors, in the place of --prior: {declared}"
     )
 
 

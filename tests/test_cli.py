@@ -666,6 +666,34 @@ def test_stack_of_a_curve_that_collapses(tmp_path, capsys):
     assert str(figure) in err
 
 
+def test_stack_forecasts_each_hypothesis_on_its_own(tmp_path, capsys):
+    shots = [0, 1, 2, 4, 8, 16]
+    table = pd.DataFrame(
+        {
+            "task": "t",
+            "hypothesis": np.repeat(["gold", "random"], 6),
+            "shots": shots * 2,
+            "correct": [20, 60, 90, 120, 140, 150, 20, 22, 30, 31, 35, 34],
+            "total": 200,
+        }
+    )
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    command = [
+        "forecast", tmp_path / "curves.csv", "--law", "stack", "--out", tmp_path / "fits",
+        "--plot", tmp_path / "figures", "--fit-points", "3", "--shots", "0,100", "--threshold",
+        ".5", "--chains", "2", "--warmup", "100", "--draws", "100", "--json",
+    ]  # fmt: skip
+    _, out, err = run(capsys, *command)
+    assert "each hypothesis is forecast on its own" in err
+    tables = json.loads(out)
+    studies = {"t | gold", "t | random"}
+    for name in ("curves", "shots_to", "reached", "cells", "held_out", "weights", "sensitivity"):
+        assert {row["study"] for row in tables[name]} == studies, name
+    assert len(tables["shots_to"]) == 2
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert [name.partition("_stack")[0] for name in names] == ["t_gold", "t_random"]
+
+
 def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     """Ten tasks of two models that rise at their own pace, as measured curves do."""
     rng, shots = np.random.default_rng(5), np.array([0, 1, 2, 4, 8, 16, 32])

@@ -405,7 +405,7 @@ BAD = [
         "twins",
         HEAD.replace("s,c", "s,a,c").replace("0,2", "0,p,2") + "0,q,3,10\n",
         {},
-        r"differ in a.*task,a",
+        r"differ in a.*task a",
     ),
     (
         "one cell",
@@ -425,6 +425,7 @@ BAD = [
     ("chance gap", counts(chance=[0.5, None, 0.5]), {}, r"row 1: `chance` .*got nothing"),
     ("by unknown", HEAD, {"by": ("size",)}, r"no column `size` as --by asks"),
     ("by shots", counts(), {"by": ("shots",)}, r"--by shots cannot tell studies apart"),
+    ("by hypothesis", counts(), {"by": ("hypothesis",)}, r"no column `hypothesis` as --by asks"),
     ("items", counts(), {"items": "shared"}, r"--items shared is for counts with replicates"),
     ("items name", counts(), {"items": "same"}, r"--items must be shared or fresh, got 'same'"),
 ]

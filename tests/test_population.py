@@ -200,11 +200,14 @@ def test_what_to_do_with_studies_that_a_prior_does_not_know(prior):
     with pytest.raises(InputError) as told:
         plan(two, stack, noise=f"misfit@{prior}")
     assert str(told.value).endswith(
-        "for studies of one curve, and here are 2; read one (--where \"hypothesis == 'gold'\"), or "
-        "take declared priors, in the place of --prior and of --law stack: --law power hill "
+        "for studies of one curve, and here are 2; make each a study (--by model variant task "
+        "hypothesis), read one (--where \"hypothesis == 'gold'\"), or "
+        "take declared priors, in the place of --prior: --law power hill "
         "--noise misfit"
     )
     assert len(plan(two, ["power", "hill"], noise="misfit")) == 2
+    apart = read_curves(table, by=["model", "variant", "task", "hypothesis"])
+    assert len(plan(apart, stack, noise=f"misfit@{prior}")) == 4
     assert len(plan(one, stack, noise=f"misfit@{prior}")) == 2
     with pytest.raises(InputError, match=r"one background; leave out --backgrounds, .* hill$"):
         plan(one, f"hill@{prior}", backgrounds=0)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bayesicl.cli import common
 from bayesicl.cli.fit import fit_table
 from bayesicl.cli.stacks import ORIGINS, STACK, Stacked, stacks
-from bayesicl.errors import InputError
+from bayesicl.errors import CurveWarning, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -202,7 +202,8 @@ def _table(args: argparse.Namespace) -> "Curves":
         raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
     if _holds_fits(first):
         raise InputError(f"--law {STACK} fits a table, and {first} holds fits; give the table")
-    curves = common.read_table(args, first)
+    read = _apart if args.law == [STACK] else common.read_table
+    curves = read(args, first)
     _check_levels(args, curves.scale)
     if args.fit_shots is None and args.fit_points is None and args.law != [STACK]:
         raise InputError(
@@ -213,6 +214,19 @@ def _table(args: argparse.Namespace) -> "Curves":
     if args.keep_draws == 0:
         raise InputError("--keep-draws none: predictions need draws; leave it out")
     return curves
+
+
+def _apart(args: argparse.Namespace, table: str) -> "Curves":
+    """The curves of a table, each a study of its own where a study has several."""
+    import warnings
+
+    curves = common.read_table(args, table)
+    if all(len(study.hypotheses) == 1 for study in curves):
+        return curves
+    common.say("learned priors know single curves: each hypothesis is forecast on its own")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CurveWarning)  # told once
+        return common.read_table(args, table, [*args.by, "hypothesis"])
 
 
 def _check_levels(args: argparse.Namespace, scale: "Scale") -> None:
