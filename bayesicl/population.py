@@ -10,7 +10,7 @@ the misfit's. It knows studies of one curve and one background.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -54,8 +54,11 @@ class Usual:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Usual":
         """From a record of sites, centre and scale."""
+        sites, centre = tuple(record["sites"]), np.array(record["centre"], float)
         root = np.linalg.cholesky(np.array(record["scale"], float))
-        return cls(tuple(record["sites"]), np.array(record["centre"], float), root)
+        if (len(sites), len(sites)) != root.shape or centre.shape != root.shape[:1]:
+            raise ValueError(f"centre and scale must be of the {len(sites)} sites")
+        return cls(sites, centre, root)
 
     def split(self, u) -> dict[str, jax.Array]:
         """Each site's number, (1,) as of one curve, from a round u (d,)."""
@@ -113,7 +116,10 @@ def load_population(name: str) -> Population:
     if not path.is_file():
         raise InputError(f"prior {name!r}: no such file; the name of bayesicl's own is {NAME!r}")
     stat = path.stat()
-    return _read(path, (stat.st_mtime, stat.st_size))
+    found = _read(path, (stat.st_mtime, stat.st_size))
+    if not found.laws and not found.noises:
+        raise InputError(f"prior {name}: it holds no laws; learn it anew with `bayesicl learn`")
+    return found
 
 
 def path_of(name: str) -> Path:
@@ -146,11 +152,12 @@ class Round(dist.Distribution):
         return constant - 0.5 * (n + d) * jnp.log1p(jnp.sum(value**2, axis=-1) / n)
 
 
-def model_of(model: Callable, usual: Usual, site: str) -> Callable:
+def model_of(model: Callable, usual: Usual, site: str, whose: str) -> Callable:
     """A program that returns what `model` does, with parameters as usual; it samples `site` alone.
 
     What `model` samples is recorded under its own names. For studies of one curve and one
-    background, which `plan` sees to.
+    background, which `plan` sees to. whose: prior and law or noise, in words. The program raises
+    InputError where `usual` is of other parameters than the model's.
     """
 
     def program(design: Design, *data):
@@ -158,6 +165,7 @@ def model_of(model: Callable, usual: Usual, site: str) -> Callable:
         with handlers.block():
             own = handlers.trace(handlers.seed(model, 0)).get_trace(design, *data)
             own = {name: site for name, site in own.items() if _drawn(site)}
+            _check_sites(whose, usual.sites, own)
             number = usual.split(u)
             z = {name: number[name].reshape(_shape(site)) for name, site in own.items()}
             natural = constrain_fn(model, (design, *data), {}, z)
@@ -169,6 +177,14 @@ def model_of(model: Callable, usual: Usual, site: str) -> Callable:
         return out
 
     return program
+
+
+def _check_sites(whose: str, known: Collection[str], own: Collection[str]) -> None:
+    lacks, strange = (sorted(set(a) - set(b)) for a, b in ((own, known), (known, own)))
+    told = [f"parameters that it lacks: {', '.join(lacks)}"] if lacks else []
+    told += [f"parameters that are unknown: {', '.join(strange)}"] if strange else []
+    if told:
+        raise InputError(f"{whose}: {'; '.join(told)}; learn it anew with `bayesicl learn`")
 
 
 def _drawn(site: Mapping) -> bool:
@@ -186,7 +202,7 @@ def law_under(law: Law, prior: str, population: Population) -> Law:
     found = replace(
         law,
         name=f"{law.name}{AT}{population.name}",
-        model=model_of(law.model, usual, "_usual"),
+        model=model_of(law.model, usual, "_usual", f"prior {prior}, law {law.name}"),
         coordinates=unmoved,
         source_hash=hashlib.sha256(f"{law.source_hash}{population.digest}".encode()).hexdigest(),
     )
@@ -201,24 +217,26 @@ def noise_under(noise: Noise, prior: str, population: Population) -> Noise:
 
     What the prior does not know, of the two, stays as it is declared. prior: its name or file.
     """
-    place = NAME if prior == NAME else path_of(prior)
+    place, whose = NAME if prior == NAME else path_of(prior), f"prior {prior}, noise"
     named = {"name": f"{noise.name}{AT}{place}", "source_hash": population.digest}
     own = {name: usual for name, usual in population.noises.items() if name != MISFIT}
     if not isinstance(noise, Misfit):
         usual = _known(own, noise.name, prior, "noise")
-        return replace(noise, model=model_of(noise.model, usual, "_usual_noise"), **named)
+        model = model_of(noise.model, usual, "_usual_noise", f"{whose} {noise.name}")
+        return replace(noise, model=model, **named)
     assert noise.base is not None
     sizes, misfit = noise.base.model, sample_misfit
     if noise.base.name in own:
-        sizes = model_of(sizes, own[noise.base.name], "_usual_noise")
+        base = noise.base.name
+        sizes = model_of(sizes, own[base], "_usual_noise", f"{whose} {base}")
     if MISFIT in population.noises:
-        misfit = model_of(misfit, population.noises[MISFIT], "_usual_misfit")
+        usual = population.noises[MISFIT]
+        misfit = model_of(misfit, usual, "_usual_misfit", f"{whose} {MISFIT}")
     return replace(noise, model=both(sizes, misfit), **named)
 
 
 def _known(of: Mapping[str, Usual], name: str, prior: str, what: str) -> Usual:
     if name not in of:
-        raise InputError(
-            f"prior {prior!r} knows no {what} {name!r}: it was learned for {', '.join(of)}"
-        )
+        known = f"it was learned for {', '.join(of)}" if of else f"it holds no {what}s"
+        raise InputError(f"prior {prior!r} knows no {what} {name!r}: {known}")
     return of[name]

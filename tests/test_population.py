@@ -190,6 +190,56 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
         load_law(f"hill@{tmp_path / 'population.json'}")
     with pytest.raises(InputError, match=r"broken\.json: not a file that `bayesicl learn` wrote"):
         load_law(f"hill@{broken}")
+    broken.write_text('{"source": "none", "laws": {}, "noises": {}}')
+    with pytest.raises(InputError, match=r"broken\.json: it holds no laws; learn it anew"):
+        chosen_laws(None, PROBABILITY, str(broken))
+    short, alone = record(), record()
+    short["laws"]["hill"]["sites"] = SITES["hill"][:3]
+    broken.write_text(json.dumps(short))
+    with pytest.raises(InputError, match=r"centre and scale must be of the 3 sites"):
+        load_law(f"hill@{broken}")
+    alone["laws"] = {}
+    broken.write_text(json.dumps(alone) + " ")
+    with pytest.raises(InputError, match=r"knows no law 'hill': it holds no laws"):
+        load_law(f"hill@{broken}")
+    with pytest.raises(InputError, match=rf"holds no laws; --noise misfit@{broken}"):
+        chosen_laws(None, PROBABILITY, str(broken))
+    load_noise(f"misfit@{broken}", "counts")
+    with pytest.raises(InputError, match="no fits: there is nothing to learn from"):
+        learn([], source="none")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "old", "noise"),
+    [
+        ("laws", "hill", "gamma", "beta-binomial"),
+        ("noises", "beta-binomial", "scatter", "beta-binomial"),
+        ("noises", "beta-binomial", "scatter", "misfit"),
+        ("noises", "misfit", "misfit_length", "misfit"),
+    ],
+)
+def test_a_prior_of_other_parameters_is_refused_before_fitting(
+    kind, name, old, noise, prior, curves
+):
+    damaged = record()
+    sites = damaged[kind][name]["sites"]
+    damaged[kind][name]["sites"] = ["odd" if site == old else site for site in sites]
+    prior.write_text(json.dumps(damaged))
+    with pytest.raises(InputError) as told:
+        plan(curves, f"hill@{prior}", noise=f"{noise}@{prior}")
+    assert str(told.value) == (
+        f"prior {prior}, {kind[:-1]} {name}: parameters that it lacks: {old}; parameters that "
+        "are unknown: odd; learn it anew with `bayesicl learn`"
+    )
+
+
+def test_a_prior_of_other_parameters_of_a_users_law(prior, curves, tmp_path):
+    mine, told = tmp_path / "mine.py", record()
+    mine.write_text(simulate.STRAIGHT)
+    told["laws"]["straight"] = told["laws"]["hill"]
+    prior.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"lacks: a, b; parameters that are unknown: beta, gamma"):
+        plan(curves, f"{mine}@{prior}")
 
 
 def test_what_to_do_with_studies_that_a_prior_does_not_know(prior):

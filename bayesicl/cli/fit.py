@@ -121,7 +121,8 @@ def chosen_laws(
 
     suited, those = laws_of(scale), "these laws"
     if prior is not None:
-        known = load_population(prior).laws
+        if not (known := load_population(prior).laws):
+            raise InputError(f"prior {prior} holds no laws; --noise misfit@{prior} takes its noise")
         suited = tuple(law for law in suited if law in known)
         those = f"the laws that prior {prior} knows"
         if names is None and (own := [law for law in known if law not in LAWS]):
