@@ -280,6 +280,10 @@ def refused(result, words):
         (["plot", "ONE", "--out", "new", "--shots", "0"], ["--shots", "between 1 and"]),
         (["fit", "TABLE", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["fit", "TABLE"], ["--out"]),
+        (
+            ["fit", "TABLE", "--out", "FITS", "--law", "power", "--noise", "misfit"],
+            ["is a fit under noise beta-binomial, not noise beta-binomial+misfit; choose another"],
+        ),
         (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),
         (["laws", "cubic"], ["unknown law"]),
         (["demo", "--out", "FILE"], ["--out", "is a file; name a folder"]),

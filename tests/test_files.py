@@ -229,6 +229,23 @@ def test_finding_out_is_quick(trees, tmp_path):
     assert min(took) < 0.003 * len(paths)
 
 
+def test_a_fit_under_another_noise_or_prior_is_not_lost(trees, tmp_path):
+    store, attrs = Store(tmp_path), trees[0].attrs
+    path, data, noise, law = tmp_path / "fit.nc", *(attrs[k] for k in ("data_hash", "noise", "law"))
+    store.spare(path, data, "misfit", "")  # nothing is there
+    path.write_bytes(b"cut off")
+    store.spare(path, data, "misfit", "")
+    tree = trees[0].copy()
+    tree.attrs = attrs | {"law_path": f"{law}@a/mine.json"}
+    save(tree, path)
+    store.spare(path, data, noise, f"{law}@a/mine.json")
+    store.spare(path, "other data", "misfit", f"{law}@b/mine.json")
+    with pytest.raises(InputError, match=r"prior a/mine.json, not noise .*; choose another --out"):
+        store.spare(path, data, noise, f"{law}@b/mine.json")
+    with pytest.raises(InputError, match=r"not noise misfit and prior a/mine.json; choose"):
+        store.spare(path, data, "misfit", f"{law}@a/mine.json")
+
+
 def test_parts_of_killed_runs_are_removed(tmp_path):
     """Those of processes that are gone and of other machines' past; not those being written."""
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],
