@@ -72,6 +72,7 @@ def learn(
                 noises[kind].append((*found, curve))
     return {
         "source": source,
+        "seen": sorted({study_of(tree).digest for tree in fits}),
         "laws": {name: _usual(name, found) for name, found in laws.items()},
         "noises": {
             name: _usual(name, found)

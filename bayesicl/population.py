@@ -22,16 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import xarray as xr
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import constrain_fn
 
 from bayesicl.errors import InputError
-from bayesicl.law import AT, Design, Law, unmoved
+from bayesicl.law import AT, Design, Law, parted, unmoved
 from bayesicl.misfit import Misfit, both, sample_misfit
 from bayesicl.noise import Noise
 from bayesicl.priors import hypotheses
+from bayesicl.tree import study_of
 
 BUNDLED = Path(__file__).parent / "data" / "population.json"
 NAME = "population"
@@ -72,7 +74,8 @@ class Population:
     """A learned prior.
 
     name: as fits know it. laws, noises: by name. weights: of a stack's laws, by name, before any of
-    them was tried; empty in a file of `learn`. source: where it is from. digest: SHA-256 of what
+    them was tried; empty in a file of `learn`. source: where it is from. seen: digests of the
+    curves that it was learned from, where its file tells (`Study.digest`). digest: SHA-256 of what
     laws and noises are.
     """
 
@@ -81,6 +84,7 @@ class Population:
     noises: dict[str, Usual]
     weights: dict[str, float]
     source: str
+    seen: frozenset[str]
     digest: str
 
 
@@ -94,7 +98,8 @@ def _read(path: Path, stamp: tuple[float, int]) -> Population:
             {k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")
         )
         name, weights = NAME if path == BUNDLED else path.stem, record.get("weights", {})
-        return Population(name, laws, noises, weights, record["source"], digest)
+        seen = frozenset(record.get("seen", ()))
+        return Population(name, laws, noises, weights, record["source"], seen, digest)
     except (ValueError, KeyError, TypeError, AttributeError, np.linalg.LinAlgError) as error:
         raise InputError(
             f"prior {path}: not a file that `bayesicl learn` wrote ({type(error).__name__}: "
@@ -125,6 +130,14 @@ def load_population(name: str) -> Population:
 def path_of(name: str) -> Path:
     """The file of a prior."""
     return BUNDLED if name == NAME else Path(name).resolve()
+
+
+def learned_from(tree: xr.DataTree) -> list[str]:
+    """The learned priors of a fit that were learned from its own curve, as far as they tell."""
+    _, of_law = parted(tree.attrs["law_path"] or tree.attrs["law"])
+    _, _, of_noise = tree.attrs["noise"].partition(AT)
+    priors = sorted({of_law, of_noise} - {""})
+    return [one for one in priors if study_of(tree).digest in load_population(one).seen]
 
 
 class Round(dist.Distribution):

@@ -17,6 +17,7 @@ from bayesicl.cli import COMMANDS, main, parser, progress
 from bayesicl.cli.fit import chosen_laws
 from bayesicl.law import LAWS, PAPER, laws_of
 from bayesicl.scale import MEAN_NLL, PROBABILITY
+from bayesicl.tree import study_of
 
 NAMES = [module.__name__.rpartition(".")[2].rstrip("_") for module in COMMANDS]
 SHOTS = [0, 1, 2, 4, 8, 16]
@@ -746,6 +747,11 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     assert [(row["law"], row["weight"]) for row in tables["weights"]] == [("hill@mine", 1.0)]
     assert path.stat().st_mtime_ns == made  # the same fit
     assert tables["curves"][0]["median"] == pytest.approx(alone["curves"][0]["median"], abs=0.02)
+    record["seen"].append(study_of(load(path)).digest)
+    prior.write_text(json.dumps(record))
+    for again in ([*command, "--law", "stack"], ["forecast", path, "--json"]):
+        told = [row["caution"] for row in json.loads(run(capsys, *again)[1])["cautions"]]
+        assert sum("was learned from this very curve" in words for words in told) == 1
 
 
 def test_contrast(fitted, capsys):

@@ -261,8 +261,12 @@ def test_hash_depends_on_values_and_on_nothing_else():
     assert study.hold_out(fit_points=2).hash == study.hash
     assert only(table, items="fresh").hash != study.hash
     assert only(table.assign(model="n")).hash != study.hash
+    assert only(table.assign(model="n")).digest == study.digest
+    assert study.hold_out(fit_points=2).digest == study.digest
     swapped = table.assign(correct=[2, 2, 4, 1, 3, 5])  # the same cells, other rows
     assert only(swapped).hash != study.hash
+    assert only(swapped).digest == study.digest
+    assert only(table.assign(correct=table["correct"] + 1)).digest != study.digest
 
 
 # Files

@@ -20,7 +20,7 @@ from bayesicl.engine import Engine
 from bayesicl.learn import DOUBT, Draws, learn, moments, weights_of_fits
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
-from bayesicl.population import FREEDOM
+from bayesicl.population import FREEDOM, learned_from
 from bayesicl.posterior import Posterior
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of
@@ -287,6 +287,9 @@ def test_fit_and_forecast_under_a_learned_prior(prior, curves, tmp_path):
     )
     assert tree.attrs["passed"], tree.attrs["diagnostics"]
     assert tree.attrs["law"] == "hill@mine"
+    assert learned_from(tree) == []
+    prior.write_text(json.dumps(record() | {"seen": [curves.studies[0].digest]}))
+    assert learned_from(tree) == [str(prior)]
     again = load(save(tree, tmp_path / "fit.nc"))
     assert engine_of(again).law.name == "hill@mine"
     one, two = (predict(t, [0, 16, 64])["mean"].to_numpy() for t in (tree, again))
@@ -373,6 +376,8 @@ def test_learning_from_fits(tmp_path):
     usual = found["laws"]["constant"]
     assert usual["sites"] == ["p"]
     assert usual["curves"] == 12
+    assert found["seen"] == sorted(study.digest for study in read_curves(pd.concat(tables)))
+    assert len(set(found["seen"])) == 12
     share = pd.concat(tables).groupby("task")["correct"].sum() / 1200
     t = stats.t.fit(np.log(share / (1 - share)), fix_df=FREEDOM)  # the counts are large
     np.testing.assert_allclose(usual["centre"], t[1], atol=0.1)

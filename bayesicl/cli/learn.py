@@ -4,6 +4,7 @@ Each fit must be of one curve, with one background, under declared priors. Give 
 curves under each law (--noise misfit also learns how far laws miss). Curves weigh the same; with
 --weigh-by COLUMN the values of a key (model, variant or task) do. Then --prior FILE takes laws,
 noise and misfit to be as usual there; LAW@FILE is a single law under it, misfit@FILE the noise.
+FILE also holds a hash of each curve's cells: a forecast that scores the rest of one says so.
 
 Example:
   bayesicl fit curves.csv --out fits --law hill power --noise misfit
