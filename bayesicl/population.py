@@ -192,6 +192,18 @@ def model_of(model: Callable, usual: Usual, site: str, whose: str) -> Callable:
     return program
 
 
+def draws_of(model: Callable, usual: Usual, args: tuple, n: int = 10_000) -> dict[str, np.ndarray]:
+    """Draws (n,) of what `model` samples, as usual and in its own units; args: of the model."""
+    program = model_of(model, usual, "_usual", "prior")
+
+    def one(key):
+        trace = handlers.trace(handlers.seed(program, key)).get_trace(*args)
+        return {name: trace[name]["value"] for name in usual.sites}
+
+    found = jax.vmap(one)(jax.random.split(jax.random.key(0), n))
+    return {name: np.ravel(x) for name, x in found.items()}
+
+
 def _check_sites(whose: str, known: Collection[str], own: Collection[str]) -> None:
     lacks, strange = (sorted(set(a) - set(b)) for a, b in ((own, known), (known, own)))
     told = [f"parameters that it lacks: {', '.join(lacks)}"] if lacks else []

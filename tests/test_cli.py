@@ -719,6 +719,12 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     code, out, _ = run(capsys, "learn", tmp_path / "fits", "--out", prior, "--weigh-by", "model")
     assert code in (0, 3)  # fits that failed their gates are named and left out
     assert f"use it with --prior {prior}" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("of ", "hill "))]
+    assert rows[0][:5] == ["of", "parameter", "curves", "median", "lower"]
+    assert [row[1] for row in rows[1:]] == ["gamma", "beta", "n_0", "k"]
+    middle, low, high = map(float, rows[1][3:6])  # of the ceiling, a probability
+    assert 0 < low < 0.6 < middle < high < 1
+    assert middle < 0.98
     record = json.loads(prior.read_text())
     assert record["laws"]["hill"]["sites"] == ["gamma", "beta", "n_0", "k"]
     assert 8 <= record["laws"]["hill"]["curves"] <= 10

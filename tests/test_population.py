@@ -18,9 +18,10 @@ from bayesicl import InputError, Settings, fit, load, load_law, predict, read_cu
 from bayesicl.cli.fit import chosen_laws, learned_noise
 from bayesicl.engine import Engine
 from bayesicl.learn import DOUBT, Draws, learn, moments, weights_of_fits
+from bayesicl.misfit import sample_misfit
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
-from bayesicl.population import FREEDOM, learned_from
+from bayesicl.population import FREEDOM, draws_of, learned_from, load_population
 from bayesicl.posterior import Posterior
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of
@@ -157,6 +158,19 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
     assert not capsys.readouterr().err
     table = pd.DataFrame({"shots": [0, 1, 2, 4], "prob": [0.1, 0.2, 0.3, 0.4], "se": 0.01})
     assert learned_noise(read_curves(table), "given-se", str(prior)) == "given-se"
+
+
+def test_what_is_usual_in_its_own_units(prior, curves):
+    usual = load_population(str(prior)).laws["hill"]
+    design, data = arrays(curves.studies[0])
+    found = draws_of(load_law("hill").model, usual, (design,))
+    wide = stats.t(FREEDOM).ppf(0.95) * np.sqrt(np.diag(scale(4)))
+    for i, (name, move) in enumerate({"gamma": expit, "n_0": np.exp, "k": np.exp}.items()):
+        at = CENTRE["hill"][i + (i > 0)] + wide[i + (i > 0)] * np.array([-1, 0, 1])
+        np.testing.assert_allclose(np.quantile(found[name], [0.05, 0.5, 0.95]), move(at), rtol=0.1)
+    assert (found["beta"] <= found["gamma"]).all()
+    sizes = draws_of(sample_misfit, load_population(str(prior)).noises["misfit"], (design, data))
+    assert np.median(sizes["misfit_sd"]) == pytest.approx(np.exp(-2.0), rel=0.1)
 
 
 @pytest.mark.parametrize("name", ["mine@home.json", "a@b/mine.json"])
