@@ -520,7 +520,7 @@ def test_forecast_for_people(fitted, capsys):
     assert heads == [
         "Fitted",
         "Shots to the threshold, n*",
-        "The largest useful number of demonstrations, as the laws have it",
+        "Useful shots, as the laws have it",
         "Probability that the mean curve reaches the threshold at these shots or fewer (it may "
         "lie below again later)",
         "Predictions",
@@ -531,6 +531,7 @@ def test_forecast_for_people(fitted, capsys):
     assert "yes" in parts[0]
     assert "> 500" in parts[1]
     assert "> 247" in parts[2]  # the last of the grid whose double it holds
+    assert "> N: more than N, half of the last of --shots" in parts[2]
     assert re.search(r"500  outside  mean curve  +0\.\d+ +0\.\d{3} to 0\.\d{3}", parts[4])
     assert "inf" not in out
     assert "hypothesis" not in parts[4]

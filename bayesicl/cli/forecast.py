@@ -53,7 +53,8 @@ def add_options(parser: common.Parser) -> None:
     )  # fmt: skip
     add(
         "--gain", type=float, metavar="P",
-        help="also say from how many shots on doubling them gains less than P, 9 times in 10",
+        help="also say from how many shots on doubling them gains less than P, 9 times in 10; "
+        "looked for up to half of the last of --shots",
     )  # fmt: skip
     add("--out", metavar="DIR", help="folder for the fits of a table")
     add(
