@@ -230,20 +230,23 @@ def test_finding_out_is_quick(trees, tmp_path):
 
 
 def test_a_fit_under_another_noise_or_prior_is_not_lost(trees, tmp_path):
-    store, attrs = Store(tmp_path), trees[0].attrs
-    path, data, noise, law = tmp_path / "fit.nc", *(attrs[k] for k in ("data_hash", "noise", "law"))
-    store.spare(path, data, "misfit", "")  # nothing is there
+    store, task, noise = Store(tmp_path), tasks()[0], trees[0].attrs["noise"]
+    one, two = (replace(task.law, path=f"power@{folder}/mine.json") for folder in "ab")
+    path = store.place(task.study, "power")
+    store.spare(task.study, one, "misfit")  # nothing is there
     path.write_bytes(b"cut off")
-    store.spare(path, data, "misfit", "")
+    store.spare(task.study, one, "misfit")
     tree = trees[0].copy()
-    tree.attrs = attrs | {"law_path": f"{law}@a/mine.json"}
+    tree.attrs = trees[0].attrs | {"law_path": one.path}
     save(tree, path)
-    store.spare(path, data, noise, f"{law}@a/mine.json")
-    store.spare(path, "other data", "misfit", f"{law}@b/mine.json")
+    store.spare(task.study, one, noise)
     with pytest.raises(InputError, match=r"prior a/mine.json, not noise .*; choose another --out"):
-        store.spare(path, data, noise, f"{law}@b/mine.json")
+        store.spare(task.study, two, noise)
     with pytest.raises(InputError, match=r"not noise misfit and prior a/mine.json; choose"):
-        store.spare(path, data, "misfit", f"{law}@a/mine.json")
+        store.spare(task.study, one, "misfit")
+    tree.attrs["data_hash"] = "other data"
+    save(tree, path)
+    store.spare(task.study, two, "misfit")
 
 
 def test_parts_of_killed_runs_are_removed(tmp_path):

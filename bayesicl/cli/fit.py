@@ -194,9 +194,8 @@ def fit_and_save(
 ) -> list[Row]:
     """Fit every study under every law into a folder, but for what is finished there.
 
-    Whatever can be wrong with the input is found before the folder is touched; a fit of the same
-    data under another noise or prior is not replaced (InputError). remark: say what
-    fits find odd about their data.
+    Whatever can be wrong with the input is found before the folder is touched; a fit under
+    another noise or prior is not replaced. remark: say what fits find odd about their data.
     """
     from tqdm import tqdm
 
@@ -215,8 +214,7 @@ def fit_and_save(
     store = Store(common.writable_folder(out).resolve(), ending, keep)
     store.prepare()
     for task in tasks:
-        path = store.place(task.study, task.law.name)
-        store.spare(path, task.study.hash, task.noise.name, task.law.path)
+        store.spare(task.study, task.law, task.noise.name)
     rows: dict[int, Row] = {}
     kept = 0
 
