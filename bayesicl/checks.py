@@ -15,7 +15,7 @@ _OPTIONAL_KEYS = ("model", "variant", "task")  # study columns that may be missi
 _COLUMN_OF = {"counts": "correct", "prob": "prob", "nll": "nll", "nll_of_mean": "nll_of_mean"}
 _COLUMN_OF |= {"mean_nll": "mean_nll"}
 _MEASURED = ("correct", "total", "prob", "nll", "nll_of_mean", "mean_nll", "se")
-_NOT_STUDY = ("hypothesis", "shots", "replicate", "chance", *_MEASURED)
+_NOT_STUDY = ("shots", "replicate", "chance", *_MEASURED)
 MAX_SHOTS = 10_000_000
 MIN_SE = 1e-6  # smaller ones make energies so large that no chain finds a start
 
@@ -48,7 +48,7 @@ class Measurements:
 
 def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     """Check the rows as `bayesicl.curves.read_curves` promises; InputError at the first bad one."""
-    known = dict.fromkeys((*by, *_OPTIONAL_KEYS, *_NOT_STUDY))
+    known = dict.fromkeys((*by, *_OPTIONAL_KEYS, "hypothesis", *_NOT_STUDY))
     for canonical in table.names:  # one that is not known is a covariate's, or "unused"
         meant = get_close_matches(canonical, known, n=1, cutoff=0.7)
         if canonical not in known and meant:
@@ -70,13 +70,12 @@ def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     )
     _check_repeats(table, rows, by)
     rows["chance"] = _chance(table, rows)
-    clean = table.frame.assign(
-        **{str(name): texts[name].array for name in texts},
-        hypothesis=np.array(hypotheses, dtype=object)[hypothesis],
-        replicate=np.array(replicates, dtype=object)[replicate],
-        shots=shots,
-    )
-    others = [str(name) for name in table.frame if name not in {*by, *_NOT_STUDY}]
+    keys = {str(name): texts[name].array for name in texts} | {
+        "hypothesis": np.array(hypotheses, dtype=object)[hypothesis],
+        "replicate": np.array(replicates, dtype=object)[replicate],
+    }
+    clean = table.frame.assign(**keys, shots=shots)
+    others = [str(name) for name in table.frame if name not in {*by, "hypothesis", *_NOT_STUDY}]
     return Measurements(
         rows=rows.sort_values(["study", "hypothesis", "shots", "replicate"]),
         keys=[{name: str(texts[name].iloc[start]) for name in by} for start in starts],
@@ -245,7 +244,7 @@ def _check_repeats(table: Table, rows: pd.DataFrame, by: Sequence[str]) -> None:
     apart = [
         name for name in one.index if name not in _MEASURED and show(one[name]) != show(two[name])
     ]
-    names = ",".join([*by, *(apart[:1] or ["NAME"])])
+    names = " ".join([*by, *(apart[:1] or ["NAME"])])
     hint = f" (they differ in {listed(apart)})" if apart else ""
     raise InputError(
         f"{table.source}, {table.place(first)} and {table.place(second)}: two rows with one key, "

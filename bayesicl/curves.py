@@ -90,7 +90,7 @@ def read_curves(
             there is no such column, of `nll`. Only laws of mean nll fit it.
         columns: canonical name -> name in the file, as {"shots": "n_demos"}.
         where: a pandas query; only its rows are read.
-        by: the columns whose values make a study.
+        by: the columns whose values make a study; with hypothesis among them each curve is one.
         items: for replicated counts, "shared" (the default: replicates share test items) or
             "fresh".
 

@@ -75,7 +75,7 @@ def useful_shots(
 
     From which shots on is the gain of doubling them, p(2 n) - p(n) or nll(n) - nll(2 n), below
     `gain` with at least `probability`, there and at all larger shots whose double the grid holds?
-    One row a hypothesis: hypothesis, useful_shots (infinite where the grid ends first), gain,
+    One row a hypothesis: hypothesis, useful_shots (infinite where it is more than `last`), gain,
     probability, last (the largest shots whose double is on the grid). The curve between the grid's
     shots is interpolated over log(1 + shots), and is the law's own: its misfit goes up and down and
     is nobody's gain.

@@ -35,6 +35,7 @@ def steepest(y: np.ndarray, scale: Scale) -> np.ndarray:
 def fall(cells: pd.DataFrame, scale: Scale) -> str:
     """Where a curve is worse than an earlier stretch beyond its errors, in words; or ''.
 
+    Between these stretches its largest step is told (`step`), with the means before and after it.
     Errors are those that are drawn (`Study.cells`): of mean probabilities the largest that there
     can be, of a mean nll an estimate, and where there are none nothing is said. A stretch's error
     takes its cells for independent.
@@ -49,8 +50,28 @@ def fall(cells: pd.DataFrame, scale: Scale) -> str:
     if not beyond.any():
         return ""
     i, j = np.unravel_index(np.argmax(np.where(beyond, drop, -1.0)), drop.shape)
+    first, last = parts[i][0], parts[j][-1]
+    k = first + step(y[first : last + 1], scale)
     at = [
-        f"a mean of {y[parts[k]].mean():.2f} at {n[parts[k][0]]:g} to {n[parts[k][-1]]:g} shots"
-        for k in (i, j)
+        f"a mean of {y[own].mean():.2f} at {_span(n[own])}"
+        for own in (slice(first, k), slice(k, last + 1))
     ]
-    return f"from {at[0]} to {at[1]}"
+    return f"between {n[k - 1]:g} and {n[k]:g} shots, from {at[0]} to {at[1]} shots"
+
+
+def step(y: np.ndarray, scale: Scale) -> int:
+    """How many of y, (2 or more cells,), lie before its largest step to the worse.
+
+    Of all ways to part it the one that leaves least squares about the means of both parts.
+
+    >>> from bayesicl.scale import PROBABILITY
+    >>> step(np.array([0.9, 0.8, 0.9, 0.2, 0.3]), PROBABILITY)
+    3
+    """
+    k, total = np.arange(1, len(y)), np.cumsum(y)
+    before, after = total[:-1] / k, (total[-1] - total[:-1]) / k[::-1]
+    return int(k[np.argmax(scale.better * (before - after) * np.sqrt(k * k[::-1]))])
+
+
+def _span(shots: np.ndarray) -> str:
+    return f"{shots[0]:g}" if len(shots) == 1 else f"{shots[0]:g} to {shots[-1]:g}"

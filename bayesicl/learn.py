@@ -56,9 +56,11 @@ def learn(
     counts with, such as the name of its curve's model; of a law, and of a noise, groups weigh alike
     and so do the curves of a group, however many fits they have. None for curves that all do.
 
-    Raises InputError where there are too few curves, a fit is of several, its prior was learned
-    itself, or a parameter is more than one number.
+    Raises InputError where there are no fits or too few curves, a fit is of several, its prior was
+    learned itself, or a parameter is more than one number.
     """
+    if not fits:
+        raise InputError("no fits: there is nothing to learn from")
     laws, noises = defaultdict(list), defaultdict(list)
     for tree, group in zip(fits, groups or [""] * len(fits), strict=True):
         law, *of_noise = _unconstrained(tree)
@@ -70,6 +72,7 @@ def learn(
                 noises[kind].append((*found, curve))
     return {
         "source": source,
+        "seen": sorted({study_of(tree).digest for tree in fits}),
         "laws": {name: _usual(name, found) for name, found in laws.items()},
         "noises": {
             name: _usual(name, found)

@@ -75,6 +75,10 @@ def plan(
                 )
         suited = load_noise(noise, study.kind)
         _check_learned(study, loaded, suited, backgrounds)
+        for law in loaded:
+            if (law.name, suited.name) not in tried:
+                try_learned(study, law, suited, backgrounds)
+                tried.add((law.name, suited.name))
         for law, same in distinct(loaded, study, backgrounds):
             design = (law.name, len(study.hypotheses), study.cells["shots"].to_numpy().tobytes())
             if design not in tried:  # all that a law sees
@@ -93,14 +97,17 @@ def _check_learned(study: Study, laws: Sequence[Law], noise: Noise, backgrounds:
     if (curves := len(study.hypotheses)) > 1:
         first = study.hypotheses[0]
         first = first if first.isdecimal() else repr(first)
-        known = f'one curve, and here are {curves}; read one (--where "hypothesis == {first}")'
+        known = (
+            f"one curve, and here are {curves}; make each a study (--by {' '.join(study.key)} "
+            f'hypothesis), read one (--where "hypothesis == {first}")'
+        )
     declared = f"--law {' '.join(dict.fromkeys(map(_declared, laws)))}"
     if AT in noise.name:
         own = noise.name.partition(AT)[0]
         declared += f" --noise {'misfit' if own.endswith(SUFFIX) else own}"
     raise InputError(
         f"{study.label}: {learned[0]} has a learned prior, which is for studies of {known}, or "
-        f"take declared priors, in the place of --prior and of --law stack: {declared}"
+        f"take declared priors, in the place of --prior: {declared}"
     )
 
 
@@ -137,6 +144,16 @@ def distinct(
     return list(out.values())
 
 
+def try_learned(study: Study, law: Law, noise: Noise, backgrounds: int) -> None:
+    """Run what has a learned prior once, so that a prior of other parameters says so."""
+    design, data = arrays(study, backgrounds=backgrounds)
+    with handlers.seed(rng_seed=0), handlers.block():
+        if AT in law.name and law.base in LAWS:  # another is tried by `try_law`
+            law.model(design)
+        if AT in noise.name:
+            noise.model(design, data)
+
+
 def try_law(law: Law, study: Study, backgrounds: int) -> None:
     """Run a user's law once on the shape of a study, so that what is wrong with it says so."""
     if law.base in LAWS:
@@ -148,6 +165,8 @@ def try_law(law: Law, study: Study, backgrounds: int) -> None:
             with handlers.seed(rng_seed=draw), handlers.block():
                 outs.append(np.asarray(law.model(design)))
         out = np.stack(outs)
+    except InputError:  # of its prior
+        raise
     except Exception as error:
         raise InputError(
             f"law file {law.path}: model(design) does not run on {study.label} "

@@ -82,14 +82,19 @@ def headline(figure: Figure, tree: xr.DataTree) -> None:
 
 
 def titled(figure: Figure, study: str, law: str, troubles: Sequence[str]) -> None:
-    """Title: study and law; below it what is wrong, if anything is."""
-    width = round(11.5 * figure.get_size_inches()[0])  # characters to a line at the title's size
+    """Title: study and law; below it what is wrong, if anything is, in a strip of its own."""
+    inches, height = figure.get_size_inches()
+    width = round(11.5 * inches)  # characters to a line at the title's size
     lines = [f"{study} — {law}"]
     if len(lines[0]) > width:
         lines = [wrap(f"{study} —", width), wrap(law, width)]
-    wrong = [wrap(trouble, width) for trouble in troubles if trouble]
+    wrong = "\n".join(wrap(trouble, round(14 * inches)) for trouble in troubles if trouble)
+    if not wrong:
+        figure.suptitle("\n".join(lines))
+        return
+    figure.set_size_inches(inches, height + 0.15 * (1 + wrong.count("\n")))  # axes keep theirs
     # One colour for all of it: such a figure should not be taken for a sound one.
-    figure.suptitle("\n".join([*lines, *wrong]), color=ALERT if wrong else "black")
+    figure.suptitle("\n".join([*lines, wrong]), color=ALERT, fontsize=9)
 
 
 def not_converged(tree: xr.DataTree) -> str:

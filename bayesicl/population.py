@@ -10,7 +10,7 @@ the misfit's. It knows studies of one curve and one background.
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import cache
@@ -22,16 +22,18 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+import xarray as xr
 from numpyro import handlers
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import biject_to
 from numpyro.infer.util import constrain_fn
 
 from bayesicl.errors import InputError
-from bayesicl.law import AT, Design, Law, unmoved
+from bayesicl.law import AT, Design, Law, parted, unmoved
 from bayesicl.misfit import Misfit, both, sample_misfit
 from bayesicl.noise import Noise
 from bayesicl.priors import hypotheses
+from bayesicl.tree import study_of
 
 BUNDLED = Path(__file__).parent / "data" / "population.json"
 NAME = "population"
@@ -54,8 +56,11 @@ class Usual:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Usual":
         """From a record of sites, centre and scale."""
+        sites, centre = tuple(record["sites"]), np.array(record["centre"], float)
         root = np.linalg.cholesky(np.array(record["scale"], float))
-        return cls(tuple(record["sites"]), np.array(record["centre"], float), root)
+        if (len(sites), len(sites)) != root.shape or centre.shape != root.shape[:1]:
+            raise ValueError(f"centre and scale must be of the {len(sites)} sites")
+        return cls(sites, centre, root)
 
     def split(self, u) -> dict[str, jax.Array]:
         """Each site's number, (1,) as of one curve, from a round u (d,)."""
@@ -69,7 +74,8 @@ class Population:
     """A learned prior.
 
     name: as fits know it. laws, noises: by name. weights: of a stack's laws, by name, before any of
-    them was tried; empty in a file of `learn`. source: where it is from. digest: SHA-256 of what
+    them was tried; empty in a file of `learn`. source: where it is from. seen: digests of the
+    curves that it was learned from, where its file tells (`Study.digest`). digest: SHA-256 of what
     laws and noises are.
     """
 
@@ -78,6 +84,7 @@ class Population:
     noises: dict[str, Usual]
     weights: dict[str, float]
     source: str
+    seen: frozenset[str]
     digest: str
 
 
@@ -91,7 +98,8 @@ def _read(path: Path, stamp: tuple[float, int]) -> Population:
             {k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")
         )
         name, weights = NAME if path == BUNDLED else path.stem, record.get("weights", {})
-        return Population(name, laws, noises, weights, record["source"], digest)
+        seen = frozenset(record.get("seen", ()))
+        return Population(name, laws, noises, weights, record["source"], seen, digest)
     except (ValueError, KeyError, TypeError, AttributeError, np.linalg.LinAlgError) as error:
         raise InputError(
             f"prior {path}: not a file that `bayesicl learn` wrote ({type(error).__name__}: "
@@ -113,12 +121,23 @@ def load_population(name: str) -> Population:
     if not path.is_file():
         raise InputError(f"prior {name!r}: no such file; the name of bayesicl's own is {NAME!r}")
     stat = path.stat()
-    return _read(path, (stat.st_mtime, stat.st_size))
+    found = _read(path, (stat.st_mtime, stat.st_size))
+    if not found.laws and not found.noises:
+        raise InputError(f"prior {name}: it holds no laws; learn it anew with `bayesicl learn`")
+    return found
 
 
 def path_of(name: str) -> Path:
     """The file of a prior."""
     return BUNDLED if name == NAME else Path(name).resolve()
+
+
+def learned_from(tree: xr.DataTree) -> list[str]:
+    """The learned priors of a fit that were learned from its own curve, as far as they tell."""
+    _, of_law = parted(tree.attrs["law_path"] or tree.attrs["law"])
+    _, _, of_noise = tree.attrs["noise"].partition(AT)
+    priors = sorted({of_law, of_noise} - {""})
+    return [one for one in priors if study_of(tree).digest in load_population(one).seen]
 
 
 class Round(dist.Distribution):
@@ -146,11 +165,12 @@ class Round(dist.Distribution):
         return constant - 0.5 * (n + d) * jnp.log1p(jnp.sum(value**2, axis=-1) / n)
 
 
-def model_of(model: Callable, usual: Usual, site: str) -> Callable:
+def model_of(model: Callable, usual: Usual, site: str, whose: str) -> Callable:
     """A program that returns what `model` does, with parameters as usual; it samples `site` alone.
 
     What `model` samples is recorded under its own names. For studies of one curve and one
-    background, which `plan` sees to.
+    background, which `plan` sees to. whose: prior and law or noise, in words. The program raises
+    InputError where `usual` is of other parameters than the model's.
     """
 
     def program(design: Design, *data):
@@ -158,6 +178,7 @@ def model_of(model: Callable, usual: Usual, site: str) -> Callable:
         with handlers.block():
             own = handlers.trace(handlers.seed(model, 0)).get_trace(design, *data)
             own = {name: site for name, site in own.items() if _drawn(site)}
+            _check_sites(whose, usual.sites, own)
             number = usual.split(u)
             z = {name: number[name].reshape(_shape(site)) for name, site in own.items()}
             natural = constrain_fn(model, (design, *data), {}, z)
@@ -169,6 +190,26 @@ def model_of(model: Callable, usual: Usual, site: str) -> Callable:
         return out
 
     return program
+
+
+def draws_of(model: Callable, usual: Usual, args: tuple, n: int = 10_000) -> dict[str, np.ndarray]:
+    """Draws (n,) of what `model` samples, as usual and in its own units; args: of the model."""
+    program = model_of(model, usual, "_usual", "prior")
+
+    def one(key):
+        trace = handlers.trace(handlers.seed(program, key)).get_trace(*args)
+        return {name: trace[name]["value"] for name in usual.sites}
+
+    found = jax.vmap(one)(jax.random.split(jax.random.key(0), n))
+    return {name: np.ravel(x) for name, x in found.items()}
+
+
+def _check_sites(whose: str, known: Collection[str], own: Collection[str]) -> None:
+    lacks, strange = (sorted(set(a) - set(b)) for a, b in ((own, known), (known, own)))
+    told = [f"parameters that it lacks: {', '.join(lacks)}"] if lacks else []
+    told += [f"parameters that are unknown: {', '.join(strange)}"] if strange else []
+    if told:
+        raise InputError(f"{whose}: {'; '.join(told)}; learn it anew with `bayesicl learn`")
 
 
 def _drawn(site: Mapping) -> bool:
@@ -186,7 +227,7 @@ def law_under(law: Law, prior: str, population: Population) -> Law:
     found = replace(
         law,
         name=f"{law.name}{AT}{population.name}",
-        model=model_of(law.model, usual, "_usual"),
+        model=model_of(law.model, usual, "_usual", f"prior {prior}, law {law.name}"),
         coordinates=unmoved,
         source_hash=hashlib.sha256(f"{law.source_hash}{population.digest}".encode()).hexdigest(),
     )
@@ -201,24 +242,26 @@ def noise_under(noise: Noise, prior: str, population: Population) -> Noise:
 
     What the prior does not know, of the two, stays as it is declared. prior: its name or file.
     """
-    place = NAME if prior == NAME else path_of(prior)
+    place, whose = NAME if prior == NAME else path_of(prior), f"prior {prior}, noise"
     named = {"name": f"{noise.name}{AT}{place}", "source_hash": population.digest}
     own = {name: usual for name, usual in population.noises.items() if name != MISFIT}
     if not isinstance(noise, Misfit):
         usual = _known(own, noise.name, prior, "noise")
-        return replace(noise, model=model_of(noise.model, usual, "_usual_noise"), **named)
+        model = model_of(noise.model, usual, "_usual_noise", f"{whose} {noise.name}")
+        return replace(noise, model=model, **named)
     assert noise.base is not None
     sizes, misfit = noise.base.model, sample_misfit
     if noise.base.name in own:
-        sizes = model_of(sizes, own[noise.base.name], "_usual_noise")
+        base = noise.base.name
+        sizes = model_of(sizes, own[base], "_usual_noise", f"{whose} {base}")
     if MISFIT in population.noises:
-        misfit = model_of(misfit, population.noises[MISFIT], "_usual_misfit")
+        usual = population.noises[MISFIT]
+        misfit = model_of(misfit, usual, "_usual_misfit", f"{whose} {MISFIT}")
     return replace(noise, model=both(sizes, misfit), **named)
 
 
 def _known(of: Mapping[str, Usual], name: str, prior: str, what: str) -> Usual:
     if name not in of:
-        raise InputError(
-            f"prior {prior!r} knows no {what} {name!r}: it was learned for {', '.join(of)}"
-        )
+        known = f"it was learned for {', '.join(of)}" if of else f"it holds no {what}s"
+        raise InputError(f"prior {prior!r} knows no {what} {name!r}: {known}")
     return of[name]

@@ -20,6 +20,7 @@ from bayesicl.files import (
     remove,
     save,
 )
+from bayesicl.law import Law, parted
 from bayesicl.tree import content_key, thinned
 from bayesicl.writing import HERE
 
@@ -96,11 +97,31 @@ class Store:
             raise InputError(f"with more of its draws than were kept: {path}")
         return found
 
+    def spare(self, study: Study, law: Law, noise: str) -> None:
+        """Raise InputError where a study's place has a fit of it under another noise or prior.
+
+        Names of places do not tell these apart: the one fit would take the other's.
+        """
+        path = self.place(study, law.name)
+        try:
+            found = read_attributes(path)
+        except InputError:  # nothing is there, or nothing that can be read
+            return
+        old, new = _under(found["noise"], found["law_path"]), _under(noise, law.path)
+        if found["data_hash"] == study.hash and old != new:
+            raise InputError(f"{path} is a fit under {old}, not {new}; choose another --out")
+
     def write(self, tree: xr.DataTree, path: Path) -> dict[str, Any]:
         """Write a fit to its place, with the draws that are to be kept; returns its attributes."""
         kept = thinned(tree, self.keep)
         save(kept, path)
         return {str(name): value for name, value in kept.attrs.items()}
+
+
+def _under(noise: str, law_path: str) -> str:
+    """Noise and learned prior of a fit, in words."""
+    prior = parted(law_path)[1]
+    return f"noise {noise}" + (f" and prior {prior}" if prior else "")
 
 
 def _abandoned(part: Path) -> bool:

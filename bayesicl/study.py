@@ -78,6 +78,12 @@ class Study:
                 digest.update(values.astype("<f8" if values.dtype.kind == "f" else "<i8").tobytes())
         return digest.hexdigest()
 
+    @cached_property
+    def digest(self) -> str:
+        """A short hash of the cells, by which curves are known again under any name."""
+        values = self.cells[["hypothesis", "shots", "y", "total"]].fillna(0.0).to_numpy("<f8")
+        return hashlib.sha256(np.round(values, 9).tobytes()).hexdigest()[:16]
+
     @property
     def fraction(self) -> float:
         """Longest fitted shots over longest shots, in (0, 1]; the smallest over the curves."""

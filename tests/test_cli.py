@@ -17,6 +17,7 @@ from bayesicl.cli import COMMANDS, main, parser, progress
 from bayesicl.cli.fit import chosen_laws
 from bayesicl.law import LAWS, PAPER, laws_of
 from bayesicl.scale import MEAN_NLL, PROBABILITY
+from bayesicl.tree import study_of
 
 NAMES = [module.__name__.rpartition(".")[2].rstrip("_") for module in COMMANDS]
 SHOTS = [0, 1, 2, 4, 8, 16]
@@ -280,6 +281,10 @@ def refused(result, words):
         (["plot", "ONE", "--out", "new", "--shots", "0"], ["--shots", "between 1 and"]),
         (["fit", "TABLE", "--out", "FILE"], ["--out", "is a file; name a folder"]),
         (["fit", "TABLE"], ["--out"]),
+        (
+            ["fit", "TABLE", "--out", "FITS", "--law", "power", "--noise", "misfit"],
+            ["is a fit under noise beta-binomial, not noise beta-binomial+misfit; choose another"],
+        ),
         (["fit", "nowhere.csv", "--out", "new"], ["nowhere.csv", "no such file"]),
         (["laws", "cubic"], ["unknown law"]),
         (["demo", "--out", "FILE"], ["--out", "is a file; name a folder"]),
@@ -515,7 +520,7 @@ def test_forecast_for_people(fitted, capsys):
     assert heads == [
         "Fitted",
         "Shots to the threshold, n*",
-        "The largest useful number of demonstrations, as the laws have it",
+        "Useful shots, as the laws have it",
         "Probability that the mean curve reaches the threshold at these shots or fewer (it may "
         "lie below again later)",
         "Predictions",
@@ -526,6 +531,7 @@ def test_forecast_for_people(fitted, capsys):
     assert "yes" in parts[0]
     assert "> 500" in parts[1]
     assert "> 247" in parts[2]  # the last of the grid whose double it holds
+    assert "> N: more than N, half of the last of --shots" in parts[2]
     assert re.search(r"500  outside  mean curve  +0\.\d+ +0\.\d{3} to 0\.\d{3}", parts[4])
     assert "inf" not in out
     assert "hypothesis" not in parts[4]
@@ -666,6 +672,34 @@ def test_stack_of_a_curve_that_collapses(tmp_path, capsys):
     assert str(figure) in err
 
 
+def test_stack_forecasts_each_hypothesis_on_its_own(tmp_path, capsys):
+    shots = [0, 1, 2, 4, 8, 16]
+    table = pd.DataFrame(
+        {
+            "task": "t",
+            "hypothesis": np.repeat(["gold", "random"], 6),
+            "shots": shots * 2,
+            "correct": [20, 60, 90, 120, 140, 150, 20, 22, 30, 31, 35, 34],
+            "total": 200,
+        }
+    )
+    table.to_csv(tmp_path / "curves.csv", index=False)
+    command = [
+        "forecast", tmp_path / "curves.csv", "--law", "stack", "--out", tmp_path / "fits",
+        "--plot", tmp_path / "figures", "--fit-points", "3", "--shots", "0,100", "--threshold",
+        ".5", "--chains", "2", "--warmup", "100", "--draws", "100", "--json",
+    ]  # fmt: skip
+    _, out, err = run(capsys, *command)
+    assert "each hypothesis is forecast on its own" in err
+    tables = json.loads(out)
+    studies = {"t | gold", "t | random"}
+    for name in ("curves", "shots_to", "reached", "cells", "held_out", "weights", "sensitivity"):
+        assert {row["study"] for row in tables[name]} == studies, name
+    assert len(tables["shots_to"]) == 2
+    names = sorted(path.name for path in (tmp_path / "figures").iterdir())
+    assert [name.partition("_stack")[0] for name in names] == ["t_gold", "t_random"]
+
+
 def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     """Ten tasks of two models that rise at their own pace, as measured curves do."""
     rng, shots = np.random.default_rng(5), np.array([0, 1, 2, 4, 8, 16, 32])
@@ -686,6 +720,12 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     code, out, _ = run(capsys, "learn", tmp_path / "fits", "--out", prior, "--weigh-by", "model")
     assert code in (0, 3)  # fits that failed their gates are named and left out
     assert f"use it with --prior {prior}" in out
+    rows = [line.split() for line in out.splitlines() if line.startswith(("of ", "hill "))]
+    assert rows[0][:5] == ["of", "parameter", "curves", "median", "lower"]
+    assert [row[1] for row in rows[1:]] == ["gamma", "beta", "n_0", "k"]
+    middle, low, high = map(float, rows[1][3:6])  # of the ceiling, a probability
+    assert 0 < low < 0.6 < middle < high < 1
+    assert middle < 0.98
     record = json.loads(prior.read_text())
     assert record["laws"]["hill"]["sites"] == ["gamma", "beta", "n_0", "k"]
     assert 8 <= record["laws"]["hill"]["curves"] <= 10
@@ -714,6 +754,11 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     assert [(row["law"], row["weight"]) for row in tables["weights"]] == [("hill@mine", 1.0)]
     assert path.stat().st_mtime_ns == made  # the same fit
     assert tables["curves"][0]["median"] == pytest.approx(alone["curves"][0]["median"], abs=0.02)
+    record["seen"].append(study_of(load(path)).digest)
+    prior.write_text(json.dumps(record))
+    for again in ([*command, "--law", "stack"], ["forecast", path, "--json"]):
+        told = [row["caution"] for row in json.loads(run(capsys, *again)[1])["cautions"]]
+        assert sum("was learned from this very curve" in words for words in told) == 1
 
 
 def test_contrast(fitted, capsys):

@@ -261,8 +261,12 @@ def test_hash_depends_on_values_and_on_nothing_else():
     assert study.hold_out(fit_points=2).hash == study.hash
     assert only(table, items="fresh").hash != study.hash
     assert only(table.assign(model="n")).hash != study.hash
+    assert only(table.assign(model="n")).digest == study.digest
+    assert study.hold_out(fit_points=2).digest == study.digest
     swapped = table.assign(correct=[2, 2, 4, 1, 3, 5])  # the same cells, other rows
     assert only(swapped).hash != study.hash
+    assert only(swapped).digest == study.digest
+    assert only(table.assign(correct=table["correct"] + 1)).digest != study.digest
 
 
 # Files
@@ -405,7 +409,7 @@ BAD = [
         "twins",
         HEAD.replace("s,c", "s,a,c").replace("0,2", "0,p,2") + "0,q,3,10\n",
         {},
-        r"differ in a.*task,a",
+        r"differ in a.*task a",
     ),
     (
         "one cell",
@@ -425,6 +429,7 @@ BAD = [
     ("chance gap", counts(chance=[0.5, None, 0.5]), {}, r"row 1: `chance` .*got nothing"),
     ("by unknown", HEAD, {"by": ("size",)}, r"no column `size` as --by asks"),
     ("by shots", counts(), {"by": ("shots",)}, r"--by shots cannot tell studies apart"),
+    ("by hypothesis", counts(), {"by": ("hypothesis",)}, r"no column `hypothesis` as --by asks"),
     ("items", counts(), {"items": "shared"}, r"--items shared is for counts with replicates"),
     ("items name", counts(), {"items": "same"}, r"--items must be shared or fresh, got 'same'"),
 ]

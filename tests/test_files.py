@@ -229,6 +229,26 @@ def test_finding_out_is_quick(trees, tmp_path):
     assert min(took) < 0.003 * len(paths)
 
 
+def test_a_fit_under_another_noise_or_prior_is_not_lost(trees, tmp_path):
+    store, task, noise = Store(tmp_path), tasks()[0], trees[0].attrs["noise"]
+    one, two = (replace(task.law, path=f"power@{folder}/mine.json") for folder in "ab")
+    path = store.place(task.study, "power")
+    store.spare(task.study, one, "misfit")  # nothing is there
+    path.write_bytes(b"cut off")
+    store.spare(task.study, one, "misfit")
+    tree = trees[0].copy()
+    tree.attrs = trees[0].attrs | {"law_path": one.path}
+    save(tree, path)
+    store.spare(task.study, one, noise)
+    with pytest.raises(InputError, match=r"prior a/mine.json, not noise .*; choose another --out"):
+        store.spare(task.study, two, noise)
+    with pytest.raises(InputError, match=r"not noise misfit and prior a/mine.json; choose"):
+        store.spare(task.study, one, "misfit")
+    tree.attrs["data_hash"] = "other data"
+    save(tree, path)
+    store.spare(task.study, two, "misfit")
+
+
 def test_parts_of_killed_runs_are_removed(tmp_path):
     """Those of processes that are gone and of other machines' past; not those being written."""
     gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"],

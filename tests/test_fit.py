@@ -33,13 +33,14 @@ from bayesicl.chains import Chains, State
 from bayesicl.device import precision
 from bayesicl.engine import Engine
 from bayesicl.errors import FALL, FEW
-from bayesicl.fall import fall
+from bayesicl.fall import fall, step
 from bayesicl.fit import Fitter, attributes, warn_misfits
 from bayesicl.law import TYINGS, Law
 from bayesicl.noises import NOISES
 from bayesicl.plan import distinct, plan
 from bayesicl.program import arrays
 from bayesicl.retry import apart, attempts
+from bayesicl.scale import MEAN_NLL, PROBABILITY
 from bayesicl.tree import content_key, law_of, remarks, study_of
 
 reuse_engines = simulate.reuse_engines  # a fixture
@@ -629,8 +630,8 @@ def test_fall_beyond_noise(rng, path):
     study = counts(np.r_[np.linspace(0.2, 0.8, 8), np.linspace(0.7, 0.3, 4)], 100, rng)
     with pytest.warns(
         CurveWarning,
-        match=r"falls from a mean of 0\.\d\d at 24 to 32 shots to a mean of 0\.\d\d at 36 to 44 "
-        "shots; law power cannot fall",
+        match=r"falls between 3\d and \d\d shots, from a mean of 0\.\d\d at 24 to 3\d to a mean of "
+        r"0\.\d\d at \d\d to 44 shots; law power cannot fall",
     ) as caught:
         warn_misfits(study, load_law("power"), 3)
     assert caught[0].message.kind == FALL
@@ -641,7 +642,20 @@ def test_fall_beyond_noise(rng, path):
 
 def test_a_dip_is_a_fall(rng):
     study = counts(np.r_[np.full(4, 0.7), np.full(4, 0.3), np.full(4, 0.7)], 100, rng)
-    assert " at 0 to 8 shots to a mean of " in fall(study.cells, study.scale)
+    assert fall(study.cells, study.scale).startswith("between 12 and 16 shots, from a mean of 0.7")
+
+
+def test_a_fall_is_told_where_it_happened():
+    """Not by the stretches that show it, which hold cells of both sides of the step."""
+    y = [0.2, 0.5, 0.8, 0.83, 0.8, 0.81, 0.8, 0.2, 0.21, 0.19, 0.2, 0.2]
+    cells = pd.DataFrame({"shots": 2 ** np.arange(12), "y": y, "error": 0.01})
+    assert fall(cells, PROBABILITY) == (
+        "between 64 and 128 shots, from a mean of 0.81 at 8 to 64 to a mean of 0.20 at 128 to 2048 "
+        "shots"
+    )
+    worse = cells.assign(y=3.0 * (1.0 - cells["y"]), error=0.01)
+    assert fall(worse, MEAN_NLL).startswith("between 64 and 128 shots, from a mean of 0.57 at 8 ")
+    assert step(np.array([0.9, 0.2]), PROBABILITY) == 1
 
 
 def test_few_false_alarms_of_a_fall(rng):

@@ -342,6 +342,24 @@ def test_stack_shows_laws_with_weights_bands_and_alarm(rng):
     assert points.get_xdata().tolist() == SHOTS[4:]
 
 
+def test_a_long_alarm_has_room_of_its_own_above_the_axes(rng):
+    made = make_tree(study(task="t"), rng)
+    part, long = make_prediction(made, rng), "ALARM: " + "no law will do; " * 30
+
+    def drawn(*wrong):
+        figure = plot_stack([made], [part], [1.0], part, wrong=wrong)
+        figure.draw_without_rendering()
+        return figure, figure.axes[0].get_tightbbox(), figure._suptitle.get_window_extent()
+
+    figure, axes, words = drawn(long)
+    _, calm, _ = drawn()
+    assert words.y0 >= axes.y1
+    assert words.x0 >= 0
+    assert words.x1 <= figure.bbox.x1
+    assert words.y1 <= figure.bbox.y1
+    assert axes.height == pytest.approx(calm.height, rel=0.05)
+
+
 def test_stack_marks_the_shots_to_a_threshold(rng):
     tree = make_tree(study(task="t"), rng)
     part = make_prediction(tree, rng)

@@ -18,9 +18,10 @@ from bayesicl import InputError, Settings, fit, load, load_law, predict, read_cu
 from bayesicl.cli.fit import chosen_laws, learned_noise
 from bayesicl.engine import Engine
 from bayesicl.learn import DOUBT, Draws, learn, moments, weights_of_fits
+from bayesicl.misfit import sample_misfit
 from bayesicl.noises import load_noise
 from bayesicl.plan import plan
-from bayesicl.population import FREEDOM
+from bayesicl.population import FREEDOM, draws_of, learned_from, load_population
 from bayesicl.posterior import Posterior
 from bayesicl.program import arrays
 from bayesicl.restore import engine_of
@@ -159,6 +160,19 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
     assert learned_noise(read_curves(table), "given-se", str(prior)) == "given-se"
 
 
+def test_what_is_usual_in_its_own_units(prior, curves):
+    usual = load_population(str(prior)).laws["hill"]
+    design, data = arrays(curves.studies[0])
+    found = draws_of(load_law("hill").model, usual, (design,))
+    wide = stats.t(FREEDOM).ppf(0.95) * np.sqrt(np.diag(scale(4)))
+    for i, (name, move) in enumerate({"gamma": expit, "n_0": np.exp, "k": np.exp}.items()):
+        at = CENTRE["hill"][i + (i > 0)] + wide[i + (i > 0)] * np.array([-1, 0, 1])
+        np.testing.assert_allclose(np.quantile(found[name], [0.05, 0.5, 0.95]), move(at), rtol=0.1)
+    assert (found["beta"] <= found["gamma"]).all()
+    sizes = draws_of(sample_misfit, load_population(str(prior)).noises["misfit"], (design, data))
+    assert np.median(sizes["misfit_sd"]) == pytest.approx(np.exp(-2.0), rel=0.1)
+
+
 @pytest.mark.parametrize("name", ["mine@home.json", "a@b/mine.json"])
 def test_an_at_sign_in_the_place_of_a_prior(name, tmp_path, curves):
     path = tmp_path / name
@@ -190,6 +204,56 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
         load_law(f"hill@{tmp_path / 'population.json'}")
     with pytest.raises(InputError, match=r"broken\.json: not a file that `bayesicl learn` wrote"):
         load_law(f"hill@{broken}")
+    broken.write_text('{"source": "none", "laws": {}, "noises": {}}')
+    with pytest.raises(InputError, match=r"broken\.json: it holds no laws; learn it anew"):
+        chosen_laws(None, PROBABILITY, str(broken))
+    short, alone = record(), record()
+    short["laws"]["hill"]["sites"] = SITES["hill"][:3]
+    broken.write_text(json.dumps(short))
+    with pytest.raises(InputError, match=r"centre and scale must be of the 3 sites"):
+        load_law(f"hill@{broken}")
+    alone["laws"] = {}
+    broken.write_text(json.dumps(alone) + " ")
+    with pytest.raises(InputError, match=r"knows no law 'hill': it holds no laws"):
+        load_law(f"hill@{broken}")
+    with pytest.raises(InputError, match=rf"holds no laws; --noise misfit@{broken}"):
+        chosen_laws(None, PROBABILITY, str(broken))
+    load_noise(f"misfit@{broken}", "counts")
+    with pytest.raises(InputError, match="no fits: there is nothing to learn from"):
+        learn([], source="none")
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "old", "noise"),
+    [
+        ("laws", "hill", "gamma", "beta-binomial"),
+        ("noises", "beta-binomial", "scatter", "beta-binomial"),
+        ("noises", "beta-binomial", "scatter", "misfit"),
+        ("noises", "misfit", "misfit_length", "misfit"),
+    ],
+)
+def test_a_prior_of_other_parameters_is_refused_before_fitting(
+    kind, name, old, noise, prior, curves
+):
+    damaged = record()
+    sites = damaged[kind][name]["sites"]
+    damaged[kind][name]["sites"] = ["odd" if site == old else site for site in sites]
+    prior.write_text(json.dumps(damaged))
+    with pytest.raises(InputError) as told:
+        plan(curves, f"hill@{prior}", noise=f"{noise}@{prior}")
+    assert str(told.value) == (
+        f"prior {prior}, {kind[:-1]} {name}: parameters that it lacks: {old}; parameters that "
+        "are unknown: odd; learn it anew with `bayesicl learn`"
+    )
+
+
+def test_a_prior_of_other_parameters_of_a_users_law(prior, curves, tmp_path):
+    mine, told = tmp_path / "mine.py", record()
+    mine.write_text(simulate.STRAIGHT)
+    told["laws"]["straight"] = told["laws"]["hill"]
+    prior.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"lacks: a, b; parameters that are unknown: beta, gamma"):
+        plan(curves, f"{mine}@{prior}")
 
 
 def test_what_to_do_with_studies_that_a_prior_does_not_know(prior):
@@ -200,11 +264,14 @@ def test_what_to_do_with_studies_that_a_prior_does_not_know(prior):
     with pytest.raises(InputError) as told:
         plan(two, stack, noise=f"misfit@{prior}")
     assert str(told.value).endswith(
-        "for studies of one curve, and here are 2; read one (--where \"hypothesis == 'gold'\"), or "
-        "take declared priors, in the place of --prior and of --law stack: --law power hill "
+        "for studies of one curve, and here are 2; make each a study (--by model variant task "
+        "hypothesis), read one (--where \"hypothesis == 'gold'\"), or "
+        "take declared priors, in the place of --prior: --law power hill "
         "--noise misfit"
     )
     assert len(plan(two, ["power", "hill"], noise="misfit")) == 2
+    apart = read_curves(table, by=["model", "variant", "task", "hypothesis"])
+    assert len(plan(apart, stack, noise=f"misfit@{prior}")) == 4
     assert len(plan(one, stack, noise=f"misfit@{prior}")) == 2
     with pytest.raises(InputError, match=r"one background; leave out --backgrounds, .* hill$"):
         plan(one, f"hill@{prior}", backgrounds=0)
@@ -234,6 +301,9 @@ def test_fit_and_forecast_under_a_learned_prior(prior, curves, tmp_path):
     )
     assert tree.attrs["passed"], tree.attrs["diagnostics"]
     assert tree.attrs["law"] == "hill@mine"
+    assert learned_from(tree) == []
+    prior.write_text(json.dumps(record() | {"seen": [curves.studies[0].digest]}))
+    assert learned_from(tree) == [str(prior)]
     again = load(save(tree, tmp_path / "fit.nc"))
     assert engine_of(again).law.name == "hill@mine"
     one, two = (predict(t, [0, 16, 64])["mean"].to_numpy() for t in (tree, again))
@@ -320,6 +390,8 @@ def test_learning_from_fits(tmp_path):
     usual = found["laws"]["constant"]
     assert usual["sites"] == ["p"]
     assert usual["curves"] == 12
+    assert found["seen"] == sorted(study.digest for study in read_curves(pd.concat(tables)))
+    assert len(set(found["seen"])) == 12
     share = pd.concat(tables).groupby("task")["correct"].sum() / 1200
     t = stats.t.fit(np.log(share / (1 - share)), fix_df=FREEDOM)  # the counts are large
     np.testing.assert_allclose(usual["centre"], t[1], atol=0.1)

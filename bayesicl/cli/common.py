@@ -5,7 +5,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -64,7 +64,8 @@ def add_table_options(parser: Parser) -> None:
     )  # fmt: skip
     add(
         "--by", nargs="+", default=["model", "variant", "task"], metavar="COL",
-        help="columns whose values make a study (default: model variant task)",
+        help="columns whose values make a study (default: model variant task); with hypothesis "
+        "among them each curve is one",
     )  # fmt: skip
     add("--items", choices=("shared", "fresh"), help="whether replicates share their test items")
     add(
@@ -176,15 +177,15 @@ def _share(text: str) -> float:
 # -- reading --------------------------------------------------------------------------------------
 
 
-def read_table(args: argparse.Namespace, table: str) -> "Curves":
-    """The curves of a table, with cells held out as the options ask."""
+def read_table(args: argparse.Namespace, table: str, by: Sequence[str] | None = None) -> "Curves":
+    """The curves of a table, with cells held out as the options ask; by: instead of --by."""
     from bayesicl.curves import read_curves
 
     wheres = args.where or []
     where = " and ".join(f"({q})" for q in wheres) if len(wheres) > 1 else "".join(wheres)
     curves = read_curves(
-        table, outcome=args.outcome, columns=dict(args.column), where=where or None, by=args.by,
-        items=args.items,
+        table, outcome=args.outcome, columns=dict(args.column), where=where or None,
+        by=by or args.by, items=args.items,
     )  # fmt: skip
     if args.fit_shots is None and args.fit_points is None:
         return curves

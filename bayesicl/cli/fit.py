@@ -121,7 +121,8 @@ def chosen_laws(
 
     suited, those = laws_of(scale), "these laws"
     if prior is not None:
-        known = load_population(prior).laws
+        if not (known := load_population(prior).laws):
+            raise InputError(f"prior {prior} holds no laws; --noise misfit@{prior} takes its noise")
         suited = tuple(law for law in suited if law in known)
         those = f"the laws that prior {prior} knows"
         if names is None and (own := [law for law in known if law not in LAWS]):
@@ -193,8 +194,8 @@ def fit_and_save(
 ) -> list[Row]:
     """Fit every study under every law into a folder, but for what is finished there.
 
-    Whatever can be wrong with the input is found before the folder is touched. remark: say what
-    fits find odd about their data.
+    Whatever can be wrong with the input is found before the folder is touched; a fit under
+    another noise or prior is not replaced. remark: say what fits find odd about their data.
     """
     from tqdm import tqdm
 
@@ -212,6 +213,8 @@ def fit_and_save(
         pass
     store = Store(common.writable_folder(out).resolve(), ending, keep)
     store.prepare()
+    for task in tasks:
+        store.spare(task.study, task.law, task.noise.name)
     rows: dict[int, Row] = {}
     kept = 0
 

@@ -7,7 +7,7 @@ Each band says what it is of: the mean curve is not a new measurement.
 
 --law stack, the recommended one, mixes laws under the prior of bayesicl's bank (or --prior FILE),
 with the laws' misfit; each is weighted by how it predicted fitted cells that it had not seen.
---plot draws it.
+Each hypothesis of a study is forecast on its own. --plot draws it.
 
 An ALARM tells that no law here is adequate under its prior: the fitted cells conflict with that,
 fall as the law cannot and noise would not or, which the stack alone looks at, were not foreseen
@@ -53,7 +53,8 @@ def add_options(parser: common.Parser) -> None:
     )  # fmt: skip
     add(
         "--gain", type=float, metavar="P",
-        help="also say from how many shots on doubling them gains less than P, 9 times in 10",
+        help="also say from how many shots on doubling them gains less than P, 9 times in 10; "
+        "looked for up to half of the last of --shots",
     )  # fmt: skip
     add("--out", metavar="DIR", help="folder for the fits of a table")
     add(
@@ -92,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
     for told in told_of(args, failures, parts["weights"]):
         verdicts.append(told.verdict)
         if told.verdict.named["law"] != STACK and AT not in told.verdict.named["law"]:
-            scale = scale_of(told.prediction.attrs["outcome"])
-            may_stack.append(scale == PROBABILITY and told.prediction.sizes["hypothesis"] == 1)
+            may_stack.append(scale_of(told.prediction.attrs["outcome"]) == PROBABILITY)
         add("fits", told, told.fitted)
         if told.cells is not None:
             parts["cells"].append(told.cells)

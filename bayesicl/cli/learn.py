@@ -4,6 +4,7 @@ Each fit must be of one curve, with one background, under declared priors. Give 
 curves under each law (--noise misfit also learns how far laws miss). Curves weigh the same; with
 --weigh-by COLUMN the values of a key (model, variant or task) do. Then --prior FILE takes laws,
 noise and misfit to be as usual there; LAW@FILE is a single law under it, misfit@FILE the noise.
+FILE also holds a hash of each curve's cells: a forecast that scores the rest of one says so.
 
 Example:
   bayesicl fit curves.csv --out fits --law hill power --noise misfit
@@ -14,9 +15,16 @@ Example:
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
 from bayesicl.errors import InputError
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import xarray as xr
+
+    from bayesicl.population import Usual
 
 
 def add_options(parser: common.Parser) -> None:
@@ -53,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     record = learn(kept, source=args.source or ", ".join(args.fits), groups=groups)
     with in_one_step(out) as part:
         part.write_text(json.dumps(record, indent=1) + "\n")
-    common.show(_table(record))
+    common.show(_table(record, kept))
     curves = len({tree.attrs["data_hash"] for tree in kept})
     print(f"\nprior of {curves} curves in {out}; use it with --prior {out}")
     return common.finish(map(common.complaint, failed), ())
@@ -67,17 +75,40 @@ def _group(tree, column: str | None) -> str:
     return key[column] if column else ""
 
 
-def _table(record: dict):
-    """What is usual of each parameter, in the unconstrained space."""
+def _table(record: dict, trees: "list[xr.DataTree]") -> "pd.DataFrame":
+    """What is usual of each parameter: in its own units, and in the unconstrained space."""
     import numpy as np
     import pandas as pd
 
+    from bayesicl.population import Usual, draws_of
+
     rows = []
     for kind in ("laws", "noises"):
-        for name, usual in record[kind].items():
-            sd = np.sqrt(np.diag(usual["scale"]))
-            for site, mean, spread in zip(usual["sites"], usual["centre"], sd, strict=True):
-                rows.append((name, site, usual["curves"], mean, spread))
-    return pd.DataFrame(
-        rows, columns=["of", "parameter", "curves", "centre (log or log-odds)", "scale over curves"]
-    )
+        for name, told in record[kind].items():
+            usual, curves = Usual.of(told), told["curves"]
+            draws = draws_of(*_program(name, kind, trees, usual))
+            for site, mean, sd in zip(
+                usual.sites, usual.centre, np.sqrt(np.diag(told["scale"])), strict=True
+            ):
+                low, middle, high = np.quantile(draws[site], [0.05, 0.5, 0.95])
+                rows.append((name, site, curves, middle, low, high, mean, sd))
+    columns = ["of", "parameter", "curves", "median", "lower 90%", "upper 90%"]
+    names = [*columns, "centre (log or log-odds)", "scale over curves"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def _program(name: str, kind: str, trees: "list[xr.DataTree]", usual: "Usual"):
+    """What samples these parameters, as some fit has it, and what `draws_of` takes beside it."""
+    from bayesicl.misfit import SUFFIX, sample_misfit
+    from bayesicl.noises import load_noise
+    from bayesicl.population import MISFIT
+    from bayesicl.program import arrays
+    from bayesicl.tree import law_of, study_of
+
+    own = [t for t in trees if name in (t.attrs["law"], t.attrs["noise"].removesuffix(SUFFIX))]
+    study = study_of((own or trees)[0])
+    design, data = arrays(study)
+    if kind == "laws":
+        return law_of(own[0]).model, usual, (design,)
+    model = sample_misfit if name == MISFIT else load_noise(name, study.kind).model
+    return model, usual, (design, data)

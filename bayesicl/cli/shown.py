@@ -11,8 +11,9 @@ if TYPE_CHECKING:
 HEADINGS = {
     "fits": "Fitted: so many cells, from and to these shots",
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
-    "useful": "The largest useful number of demonstrations, as the laws have it: from there on "
-    "they expect doubling to gain less (what they miss is not in it; up to half the last shots)",
+    "useful": "Useful shots, as the laws have it: from so many on, doubling them gains less than "
+    "`gain` with this probability (what the laws miss is not in it). > N: more than N, half of the "
+    "last of --shots, beyond which no doubling is looked at",
     "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
     "may lie below again later)",
     "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bayesicl.cli import common
 from bayesicl.cli.fit import fit_table
 from bayesicl.cli.stacks import ORIGINS, STACK, Stacked, stacks
-from bayesicl.errors import InputError
+from bayesicl.errors import CurveWarning, InputError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -109,10 +109,25 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     named = {"study": label(tree), "law": law_label(tree)}
     asked = {"shots": args.shots, "threshold": args.threshold}
     moved = sensitivity([tree], [prediction], **asked, law=law)
-    heard, fitted = judge([tree], [1.0], law=law, seed=args.seed), _fitted([tree])
+    heard = _flattered(judge([tree], [1.0], law=law, seed=args.seed), tree)
+    fitted = _fitted([tree])
     share, split = study_of(tree).fraction, tuple(fitted["cells"])
     verdict = Verdict(named, share, split, common.complaint(tree), heard)
     return Told(verdict, fitted, prediction, cells, moved)
+
+
+def _flattered(heard: "Heard", tree: "xr.DataTree") -> "Heard":
+    """With a caution where held-out cells of a fit were among those that its prior has seen."""
+    from bayesicl.population import learned_from
+
+    if tree["study"]["fitted"].all():
+        return heard
+    cautions = [
+        f"prior {prior} was learned from this very curve, its held-out cells among them: their "
+        "scores flatter the forecast"
+        for prior in learned_from(tree)
+    ]
+    return heard._replace(cautions=[*heard.cautions, *cautions])
 
 
 def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
@@ -142,6 +157,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     from bayesicl.widen import widened, widened_cells
 
     study, cells = study_of(stack.trees[0]), None
+    heard = _flattered(stack.heard, stack.trees[0])
     if not study.cells["fitted"].all():
         parts = [held_out(tree, seed=args.seed) for tree in stack.trees]
         whole = mix(parts, stack.weights, seed=args.seed)
@@ -150,8 +166,8 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     prediction = mix_predictions(predictions, stack.weights, seed=args.seed)
     prediction = widened(prediction, study, stack.factor)
     if args.plot is not None:
-        cautions = [f"caution: {text}." for text in stack.heard.cautions]
-        wrong = [in_words(stack.heard.rung, stack.factor), *cautions]
+        cautions = [f"caution: {text}." for text in heard.cautions]
+        wrong = [in_words(heard.rung, stack.factor), *cautions]
         figure = plot_stack(
             stack.trees, predictions, stack.weights, prediction,
             threshold=args.threshold, wrong=wrong,
@@ -162,7 +178,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     worse = "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out]))
     asked = {"shots": args.shots, "threshold": args.threshold}
     return Told(
-        Verdict(named, study.fraction, tuple(fitted["cells"]), worse, stack.heard, stack.factor),
+        Verdict(named, study.fraction, tuple(fitted["cells"]), worse, heard, stack.factor),
         fitted,
         prediction,
         cells,
@@ -202,7 +218,8 @@ def _table(args: argparse.Namespace) -> "Curves":
         raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
     if _holds_fits(first):
         raise InputError(f"--law {STACK} fits a table, and {first} holds fits; give the table")
-    curves = common.read_table(args, first)
+    read = _apart if args.law == [STACK] else common.read_table
+    curves = read(args, first)
     _check_levels(args, curves.scale)
     if args.fit_shots is None and args.fit_points is None and args.law != [STACK]:
         raise InputError(
@@ -213,6 +230,19 @@ def _table(args: argparse.Namespace) -> "Curves":
     if args.keep_draws == 0:
         raise InputError("--keep-draws none: predictions need draws; leave it out")
     return curves
+
+
+def _apart(args: argparse.Namespace, table: str) -> "Curves":
+    """The curves of a table, each a study of its own where a study has several."""
+    import warnings
+
+    curves = common.read_table(args, table)
+    if all(len(study.hypotheses) == 1 for study in curves):
+        return curves
+    common.say("learned priors know single curves: each hypothesis is forecast on its own")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CurveWarning)  # told once
+        return common.read_table(args, table, [*args.by, "hypothesis"])
 
 
 def _check_levels(args: argparse.Namespace, scale: "Scale") -> None:
