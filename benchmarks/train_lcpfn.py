@@ -1,6 +1,6 @@
 """Weights of LC-PFN for forecast.py --lcpfn, by the training code and the prior of its package.
 
-    pip install 'torch>=2.4' requests && pip install --no-deps lcpfn==0.1.3
+    pip install torch && pip install --no-deps lcpfn==0.1.3
     python benchmarks/train_lcpfn.py --out lcpfn.pt
 
 A small model: the paper's has --emsize 512 --layers 12 --bars 1000 --epochs 1000 --lr 1e-4. The

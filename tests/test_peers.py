@@ -43,10 +43,18 @@ def test_draws_follow_the_model_and_share_a_quantile(peers):
     assert measured.max() == 1.0
     np.testing.assert_array_equal(measured[:, 0], measured[:, 1])
     x, y, x_new = seen[0]
-    # log2(1 + shots): 0, 2, 4, and 5, 6 of 6
-    np.testing.assert_allclose(x, 1 + 99 * np.array([0, 2, 4]) / 6)
-    np.testing.assert_allclose(x_new, 1 + 99 * np.array([5, 6]) / 6)
+    np.testing.assert_array_equal(x, [1, 4, 16])
+    np.testing.assert_array_equal(x_new, [32, 64])
     np.testing.assert_array_equal(y, curve.y)
+
+
+def test_shots_beyond_the_axis_are_squeezed(peers):
+    _, lcpfn = peers
+    for longest in (5, 99, 100, 2000):
+        x = lcpfn.position(np.arange(longest + 1), longest)
+        assert x[0] == 1.0
+        assert x[-1] == pytest.approx(min(longest + 1, 100))
+        assert np.all(np.diff(x) > 0)
 
 
 def test_weights_that_are_not_there(tmp_path):
