@@ -62,12 +62,7 @@ def parse() -> argparse.Namespace:
     )
     add("--stack", nargs="+", type=float, default=[STRENGTH], metavar="STRENGTH")
     add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
-    add(
-        "--lcpfn",
-        type=Path,
-        metavar="FILE",
-        help="weights (train_lcpfn.py) of one more peer, lcpfn",
-    )
+    add("--lcpfn", type=Path, metavar="FILE", help="weights of train_lcpfn.py: one more peer")
     add("--default", help="side that others are compared with (default: the last law)")
     add("--processes", type=int, default=2, help="that fit laws (default 2)")
     add("--warmup", type=int, default=Settings().warmup)
@@ -78,8 +73,8 @@ def parse() -> argparse.Namespace:
         parser.error("say where fits, scores and tables go: --out DIR")
     if args.noise:
         args.laws = [law if ":" in law else f"{law}:{args.noise}" for law in args.laws]
-    args.default = args.default or (args.laws or args.peers or [""])[-1]
     known = [*args.laws, *args.peers, *(["lcpfn"] if args.lcpfn else [])]
+    args.default = args.default or (args.laws or args.peers or known or [""])[-1]
     if args.default not in known and not args.default.startswith("stack"):
         parser.error(f"--default must be one of the laws and peers asked for, got {args.default!r}")
     return args
