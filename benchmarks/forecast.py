@@ -29,6 +29,7 @@ from holdouts.sources import (
     read_sources,
     units,
 )
+from peers import lcpfn
 from peers.every import NOT_RUN, PEERS
 
 from bayesicl.cli.stacks import FAR
@@ -61,6 +62,7 @@ def parse() -> argparse.Namespace:
     )
     add("--stack", nargs="+", type=float, default=[STRENGTH], metavar="STRENGTH")
     add("--peers", nargs="*", default=list(PEERS), choices=list(PEERS), metavar="NAME")
+    add("--lcpfn", type=Path, metavar="FILE", help="weights of train_lcpfn.py: one more peer")
     add("--default", help="side that others are compared with (default: the last law)")
     add("--processes", type=int, default=2, help="that fit laws (default 2)")
     add("--warmup", type=int, default=Settings().warmup)
@@ -71,8 +73,9 @@ def parse() -> argparse.Namespace:
         parser.error("say where fits, scores and tables go: --out DIR")
     if args.noise:
         args.laws = [law if ":" in law else f"{law}:{args.noise}" for law in args.laws]
-    args.default = args.default or (args.laws or args.peers or [""])[-1]
-    if args.default not in (*args.laws, *args.peers) and not args.default.startswith("stack"):
+    known = [*args.laws, *args.peers, *(["lcpfn"] if args.lcpfn else [])]
+    args.default = args.default or (args.laws or args.peers or known or [""])[-1]
+    if args.default not in known and not args.default.startswith("stack"):
         parser.error(f"--default must be one of the laws and peers asked for, got {args.default!r}")
     return args
 
@@ -91,6 +94,9 @@ def alarm_rates(weights: pd.DataFrame, asked: Sequence[Unit]) -> pd.DataFrame:
 
 def main() -> None:
     args = parse()
+    peers = {name: (name, PEERS[name]) for name in args.peers}  # with the name of what is kept
+    if args.lcpfn:
+        peers["lcpfn"] = lcpfn.load(args.lcpfn)
     sources = read_sources(args.data, args.sources)
     if args.list_failures:
         list_failures(sources).to_csv(FAILURES, index=False, lineterminator="\n")
@@ -120,8 +126,8 @@ def main() -> None:
         weights.to_csv(args.out / f"{name}.csv", index=False)
         alarms.append(f"{name}:\n{alarm_rates(weights, asked).to_string()}")
         failures += broken
-    for name in args.peers:
-        sides[name] = run_peer(name, PEERS[name], asked, args.out)
+    for name, (kept, peer) in peers.items():
+        sides[name] = run_peer(kept, peer, asked, args.out)
     cells, events = tables.cells_table(asked, sides)
     splits = [f"{x:g}%" for x in args.fractions]
     splits += ["rolling", "rolling, next"] if args.rolling else []
@@ -138,7 +144,8 @@ def main() -> None:
     for rates in alarms:
         print(f"\nCurves at each split that rang an alarm, {rates}")
     for name, why in NOT_RUN.items():
-        print(f"\n{name}: not run, {why}")
+        if name not in sides:
+            print(f"\n{name}: not run, {why}")
     for line in failures:
         print(f"failed: {line}", file=sys.stderr)
 

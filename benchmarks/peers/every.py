@@ -1,8 +1,8 @@
-"""All peers by name, and those that are known but cannot be run, and why."""
+"""All peers by name, and those that run only with weights of one's own, and why."""
 
 from functools import partial
 
-from peers import Forecast, gp, last_value, least_squares
+from peers import Forecast, gp, last_value, lcpfn, least_squares
 
 PEERS: dict[str, Forecast] = {
     **{f"least_squares_{law}": partial(least_squares.forecast, law) for law in least_squares.LAWS},
@@ -10,4 +10,4 @@ PEERS: dict[str, Forecast] = {
     "gp": partial(gp.forecast, 0.0),
     "gp_trend": partial(gp.forecast, 0.5),
 }
-NOT_RUN = {"lcpfn": "the package on PyPI ships no weights, and none are trained here"}
+NOT_RUN = {"lcpfn": f"no weights were given; with --lcpfn lcpfn.pt, made by{lcpfn.HOW}"}
