@@ -6,7 +6,7 @@ from typing import NamedTuple
 import xarray as xr
 
 from bayesicl.alarm import Heard, judge
-from bayesicl.stack import STRENGTH, Ahead, Told, by_origin, mixtures, told, weigh
+from bayesicl.stack import STRENGTH, Ahead, Foretold, by_origin, foretold, mixtures, weigh
 from bayesicl.tree import study_of
 from bayesicl.widen import needed
 
@@ -26,7 +26,7 @@ def combine(
     trees: Mapping[str, xr.DataTree],
     forecasts: Sequence[Ahead],
     usual: Mapping[str, float],
-    table: Told | None = None,
+    others: Sequence[Foretold] = (),
     *,
     strength: float = STRENGTH,
     seed: int = 0,
@@ -34,16 +34,12 @@ def combine(
     """Weigh the laws of a stack, and judge whether any of them will do.
 
     trees: fits of one study, by law. forecasts: of its fitted cells from the origins (`ahead`),
-    their laws named as in `trees`. usual: weights without any forecasts, of these laws and of those
-    that broke down here; strength: how many origins these count for. table: what the laws of
-    `usual` foretold of all the studies of the table; None where there is one study. seed: of
-    everything random.
+    their laws named as in `trees`. usual: weights of these laws without any forecasts; strength:
+    how many origins these count for. others: what the laws, as in `trees`, foretold of the other
+    studies of the table. seed: of everything random.
     """
-    if table is not None:
-        kept = [place for place, law in enumerate(usual) if law in trees]
-        table = table._replace(log_score=table.log_score[:, kept])
-    usual = {law: weight for law, weight in usual.items() if law in trees}
-    weights = weigh(told(forecasts, list(usual)), usual, table, strength=strength)
+    own = foretold(forecasts, list(trees))
+    weights = weigh(own, {law: usual[law] for law in trees}, others, strength=strength)
     early = list(by_origin(forecasts, trees).values())
     heard = judge(list(trees.values()), [weights[law] for law in trees], early, seed=seed)
     study = study_of(next(iter(trees.values())))

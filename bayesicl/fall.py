@@ -35,7 +35,8 @@ def steepest(y: np.ndarray, scale: Scale) -> np.ndarray:
 def fall(cells: pd.DataFrame, scale: Scale) -> str:
     """Where a curve is worse than an earlier stretch beyond its errors, in words; or ''.
 
-    Between these stretches its largest step is told (`step`), with the means before and after it.
+    Means of the stretches are told; or, where half of what lies between two means is lost from one
+    cell to the next, where that is (`step`), and the means before and after it.
     Errors are those that are drawn (`Study.cells`): of mean probabilities the largest that there
     can be, of a mean nll an estimate, and where there are none nothing is said. A stretch's error
     takes its cells for independent.
@@ -52,11 +53,14 @@ def fall(cells: pd.DataFrame, scale: Scale) -> str:
     i, j = np.unravel_index(np.argmax(np.where(beyond, drop, -1.0)), drop.shape)
     first, last = parts[i][0], parts[j][-1]
     k = first + step(y[first : last + 1], scale)
+    before, after = slice(first, k), slice(k, last + 1)
+    abrupt = scale.better * (y[k - 1] - y[k]) >= abs(y[before].mean() - y[after].mean()) / 2
+    where = f"between {n[k - 1]:g} and {n[k]:g} shots, " if abrupt else ""
     at = [
         f"a mean of {y[own].mean():.2f} at {_span(n[own])}"
-        for own in (slice(first, k), slice(k, last + 1))
+        for own in ((before, after) if abrupt else (parts[i], parts[j]))
     ]
-    return f"between {n[k - 1]:g} and {n[k]:g} shots, from {at[0]} to {at[1]} shots"
+    return f"{where}from {at[0]} to {at[1]} shots"
 
 
 def step(y: np.ndarray, scale: Scale) -> int:

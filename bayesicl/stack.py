@@ -3,9 +3,10 @@
 Each law is fitted again to the first k cells of every curve and asked for the fitted cells that
 follow (rolling origins, exact refits). Weights maximise the mixture's log score of those cells
 (stacking of predictive distributions, Yao et al. 2018, by leave-future-out, Buerkner et al. 2020),
-plus a Dirichlet prior of STRENGTH origins about the weights that are usual: a handful of cells
-cannot rank laws. Nor can one curve alone: what was foretold of a table's other studies counts, too,
-though less (in the spirit of Yao et al. 2022, "Bayesian hierarchical stacking").
+plus a Dirichlet prior of STRENGTH origins: a handful of cells cannot rank laws. That prior is about
+the weights with which the table's other studies are forecast best, found in the same way, with such
+a prior about the weights that are usual (in the spirit of Yao et al. 2022, "Bayesian hierarchical
+stacking"). Origins count as independent, though those of a study share cells.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,8 +23,7 @@ from bayesicl.tree import study_of
 
 FIRST = 3  # cells of a curve at the first origin
 GROWTH = 4.0 / 3.0  # from one origin to the next
-STRENGTH = 4.0  # origins that the usual weights count for
-ALIKE = 0.5  # what an origin of another study of the table counts for
+STRENGTH = 4.0  # origins that the weights before any forecast count for
 ROUNDS = 20_000
 TOLERANCE = 1e-8
 
@@ -52,12 +52,17 @@ class Ahead(NamedTuple):
     origin: int
     found: HeldOut
 
+    def bare(self) -> "Ahead":
+        """Without draws: all that weights are made of."""
+        none = np.empty((0, len(self.found.cells)))
+        return self._replace(found=self.found._replace(measured=none, curve=none))
+
 
 def ahead(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> list[Ahead]:
     """Forecasts of those fitted cells of a study that each of these fits had ahead of it.
 
     trees: of the study `at_origin`. Fits that failed their gates are left out, and with them, in
-    `told` and `mixtures`, the whole origin: its laws could not be compared.
+    `foretold` and `mixtures`, the whole origin: its laws could not be compared.
     """
     seen = study.cells.index[study.cells["fitted"]]
     return [
@@ -71,7 +76,7 @@ def ahead(trees: Iterable[xr.DataTree], study: Study, *, seed: int = 0) -> list[
     ]
 
 
-class Told(NamedTuple):
+class Foretold(NamedTuple):
     """How laws foretold cells that they had not seen.
 
     log_score: (cells, laws). share: (cells,) what each cell counts for.
@@ -81,7 +86,7 @@ class Told(NamedTuple):
     share: np.ndarray
 
 
-def told(forecasts: Iterable[Ahead], laws: Sequence[str]) -> Told:
+def foretold(forecasts: Iterable[Ahead], laws: Sequence[str]) -> Foretold:
     """Of a study's fitted cells, from all origins.
 
     Every origin counts as one in all, whatever lies ahead of it, and in it each cell by how far it
@@ -96,29 +101,28 @@ def told(forecasts: Iterable[Ahead], laws: Sequence[str]) -> Told:
         far = np.log1p(cells["shots"].to_numpy()) - np.log1p(cells["fitted_shots"].to_numpy())
         log_score.append(score[sound])
         share.append(far / far.sum())
-    return Told(np.concatenate(log_score), np.concatenate(share))
-
-
-def together(parts: Sequence[Told]) -> Told:
-    """Of several studies, at least one."""
-    return Told(*map(np.concatenate, zip(*parts, strict=True)))
+    return Foretold(np.concatenate(log_score), np.concatenate(share))
 
 
 def weigh(
-    own: Told, usual: Mapping[str, float], table: Told | None = None, *, strength: float = STRENGTH
+    own: Foretold,
+    usual: Mapping[str, float],
+    others: Sequence[Foretold] = (),
+    *,
+    strength: float = STRENGTH,
 ) -> dict[str, float]:
     """Weights of laws of a study; they sum to 1.
 
-    own: of the study, its laws in the order of `usual`, the weights without any forecasts. table:
-    of all the studies of its table, itself among them; None where it stands alone.
+    own: of the study; others: of the other studies of its table. Their laws stand in the order of
+    `usual`, the weights without any forecast.
     """
-    prior = np.array(list(usual.values()), float)
-    prior *= strength / prior.sum()
-    table = own if table is None else table
-    log_score, share = together([own, table])
-    share = share * np.repeat([1.0 - ALIKE, ALIKE], [len(own.share), len(table.share)])
-    weights = stacking(log_score, share, prior) if len(share) else prior / strength
-    return dict(zip(usual, weights.tolist(), strict=True))
+    w = np.array(list(usual.values()), float)
+    w /= w.sum()
+    for parts in (others, [own]):
+        if sum(len(part.share) for part in parts):
+            log_score, share = map(np.concatenate, zip(*parts, strict=True))
+            w = stacking(log_score, share, strength * w)
+    return dict(zip(usual, w.tolist(), strict=True))
 
 
 def stacking(

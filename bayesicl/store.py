@@ -20,7 +20,8 @@ from bayesicl.files import (
     remove,
     save,
 )
-from bayesicl.law import Law, parted
+from bayesicl.law import AT, Law, parted
+from bayesicl.noise import Noise
 from bayesicl.tree import content_key, thinned
 from bayesicl.writing import HERE
 
@@ -97,19 +98,25 @@ class Store:
             raise InputError(f"with more of its draws than were kept: {path}")
         return found
 
-    def spare(self, study: Study, law: Law, noise: str) -> None:
+    def spare(self, study: Study, law: Law, noise: Noise) -> None:
         """Raise InputError where a study's place has a fit of it under another noise or prior.
 
-        Names of places do not tell these apart: the one fit would take the other's.
+        Names of places do not tell these apart: the one fit would take the other's. A prior that
+        has moved is no other one.
         """
         path = self.place(study, law.name)
         try:
             found = read_attributes(path)
         except InputError:  # nothing is there, or nothing that can be read
             return
-        old, new = _under(found["noise"], found["law_path"]), _under(noise, law.path)
-        if found["data_hash"] == study.hash and old != new:
-            raise InputError(f"{path} is a fit under {old}, not {new}; choose another --out")
+        old, new = _under(found["noise"], found["law_path"]), _under(noise.name, law.path)
+        moved = [found["noise"].partition(AT)[0], found["law_hash"], found["noise_hash"]] == [
+            noise.name.partition(AT)[0], law.source_hash, noise.source_hash
+        ]  # fmt: skip
+        if found["data_hash"] == study.hash and old != new and not moved:
+            raise InputError(
+                f"{path} is a fit under {old}, not {new}; choose another --out, or remove it"
+            )
 
     def write(self, tree: xr.DataTree, path: Path) -> dict[str, Any]:
         """Write a fit to its place, with the draws that are to be kept; returns its attributes."""

@@ -3,11 +3,11 @@
     pip install torch && pip install --no-deps lcpfn==0.1.3
     python benchmarks/train_lcpfn.py --out lcpfn.pt
 
-A small model: the paper's has --emsize 512 --layers 12 --bars 1000 --epochs 1000 --lr 1e-4. The
-paper trains on all of x = 1, 2, ..., 100 (--cells 100), the first of which are given; measured
-curves have few cells at uneven shots, so each curve here is drawn on 1 to 100, and seen at --cells
-of these. Then 90 % intervals and log densities are checked on new curves of the prior, and go into
-the file with the settings.
+A small model: the paper's has --emsize 512 --layers 12 --bars 1000 --epochs 1000 --batch 100
+--lr 1e-4. The paper trains on all of x = 1, 2, ..., 100 (--cells 100), the first of which are
+given; measured curves have few cells at uneven shots, so each curve here is drawn on 1 to 100, and
+seen at --cells of these. Then 90 % intervals and log densities are checked on new curves of the
+prior, and go into the file with the settings.
 """
 
 import argparse

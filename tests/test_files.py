@@ -230,23 +230,27 @@ def test_finding_out_is_quick(trees, tmp_path):
 
 
 def test_a_fit_under_another_noise_or_prior_is_not_lost(trees, tmp_path):
-    store, task, noise = Store(tmp_path), tasks()[0], trees[0].attrs["noise"]
-    one, two = (replace(task.law, path=f"power@{folder}/mine.json") for folder in "ab")
+    store, task = Store(tmp_path), tasks()[0]
+    noise, other = task.noise, replace(task.noise, name="misfit")
+    one, two = (
+        replace(task.law, path=f"power@{folder}/mine.json", source_hash=folder) for folder in "ab"
+    )
     path = store.place(task.study, "power")
-    store.spare(task.study, one, "misfit")  # nothing is there
+    store.spare(task.study, one, other)  # nothing is there
     path.write_bytes(b"cut off")
-    store.spare(task.study, one, "misfit")
+    store.spare(task.study, one, other)
     tree = trees[0].copy()
-    tree.attrs = trees[0].attrs | {"law_path": one.path}
+    tree.attrs = trees[0].attrs | {"law_path": one.path, "law_hash": one.source_hash}
     save(tree, path)
     store.spare(task.study, one, noise)
     with pytest.raises(InputError, match=r"prior a/mine.json, not noise .*; choose another --out"):
         store.spare(task.study, two, noise)
+    store.spare(task.study, replace(two, source_hash="a"), noise)  # the same prior has moved
     with pytest.raises(InputError, match=r"not noise misfit and prior a/mine.json; choose"):
-        store.spare(task.study, one, "misfit")
+        store.spare(task.study, one, other)
     tree.attrs["data_hash"] = "other data"
     save(tree, path)
-    store.spare(task.study, two, "misfit")
+    store.spare(task.study, two, other)
 
 
 def test_parts_of_killed_runs_are_removed(tmp_path):

@@ -658,6 +658,13 @@ def test_a_fall_is_told_where_it_happened():
     assert step(np.array([0.9, 0.2]), PROBABILITY) == 1
 
 
+def test_a_gradual_fall_has_no_step():
+    cells = pd.DataFrame({"shots": 2 ** np.arange(12), "y": np.linspace(0.9, 0.3, 12)})
+    assert fall(cells.assign(error=0.01), PROBABILITY) == (
+        "from a mean of 0.85 at 1 to 4 to a mean of 0.35 at 512 to 2048 shots"
+    )
+
+
 def test_few_false_alarms_of_a_fall(rng):
     """200 curves that never fall: flat or rising, few or many items, with replicates or without."""
     alarms = 0

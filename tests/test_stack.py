@@ -12,17 +12,15 @@ from bayesicl.alarm import Heard
 from bayesicl.combine import combine
 from bayesicl.score import HeldOut
 from bayesicl.stack import (
-    ALIKE,
     Ahead,
     ahead,
     at_origin,
+    foretold,
     mix,
     mix_predictions,
     mixtures,
     origins,
     shares,
-    together,
-    told,
     weigh,
 )
 from bayesicl.tree import study_dataset, study_of
@@ -52,7 +50,7 @@ def test_at_an_origin_the_first_cells_of_each_curve_are_fitted():
     assert at_origin(held, 9).cells["fitted"].equals(held.cells["fitted"])
 
 
-def foretold(rng, better="b", by=0.0, origins_=6, cells=4):
+def guesses(rng, better="b", by=0.0, origins_=6, cells=4):
     """Log scores of each law at so many origins, `by` better under one of them."""
     return [
         Ahead(
@@ -73,65 +71,76 @@ def held(value, n=400, cells=2, log_score=None):
     return HeldOut(frame, draws, draws + 0.1, density)
 
 
-def best(own, strength, extra=None, share=1.0):
-    """The weights of largest penalised score, by a general optimiser; extra: another study's."""
-    prior = np.array(list(USUAL.values()))
-    wide = [(told(own, list(USUAL)), 1.0)]
-    wide += [(told(extra, list(USUAL)), share)] if extra else []
+def best(forecasts, prior):
+    """The weights of largest penalised score, by a general optimiser."""
+    log_score, share = foretold(forecasts, list(USUAL))
 
     def loss(x):
-        w = np.log(np.exp(x - np.logaddexp.reduce(x)))
-        each = [c * np.logaddexp.reduce(w + t.log_score, axis=1) @ t.share for t, c in wide]
-        return -(sum(each) + strength * prior @ w)
+        log_w = x - np.logaddexp.reduce(x)
+        return -(np.logaddexp.reduce(log_w + log_score, axis=1) @ share + prior @ log_w)
 
     x = optimize.minimize(loss, np.zeros(3), tol=1e-12).x
     return np.exp(x - np.logaddexp.reduce(x))
 
 
 def test_an_origin_counts_as_one_and_far_cells_for_more(rng):
-    found = told(foretold(rng, origins_=2, cells=3), list(USUAL))
+    found = foretold(guesses(rng, origins_=2, cells=3), list(USUAL))
     assert found.log_score.shape == (6, 3)
     np.testing.assert_allclose(found.share, np.tile([1, 2, 3], 2) / 6)  # 2, 4 and 8 times as far
-    nothing = told([], list(USUAL))
-    assert nothing.log_score.shape == (0, 3)
-    assert together([nothing, found]).share.tolist() == found.share.tolist()
+    assert foretold([], list(USUAL)).log_score.shape == (0, 3)
 
 
 def test_weights_maximise_the_penalised_score(rng):
-    one = foretold(rng, cells=3)
-    found = weigh(told(one, list(USUAL)), USUAL, strength=2.0)
-    np.testing.assert_allclose(list(found.values()), best(one, 2.0), atol=1e-4)
+    one = guesses(rng, cells=3)
+    found = weigh(foretold(one, list(USUAL)), USUAL, strength=2.0)
+    want = best(one, 2.0 * np.array(list(USUAL.values())))
+    np.testing.assert_allclose(list(found.values()), want, atol=1e-4)
     assert sum(found.values()) == pytest.approx(1)
 
 
-def test_forecasts_of_other_studies_count_by_half(rng):
-    one, other = foretold(rng, better="a", by=1.0), foretold(rng, better="c", by=1.0)
-    own, beside = (told(x, list(USUAL)) for x in (one, other))
-    found = weigh(own, USUAL, together([own, beside]), strength=2.0)
-    np.testing.assert_allclose(list(found.values()), best(one, 2.0, other, ALIKE), atol=1e-4)
-    assert weigh(own, USUAL, own) == pytest.approx(weigh(own, USUAL), abs=1e-6)
+def test_the_other_studies_make_the_prior_of_a_study(rng):
+    one, *others = (guesses(rng, better=law, by=1.0) for law in "acc")
+    own, *beside = (foretold(x, list(USUAL)) for x in (one, *others))
+    found = weigh(own, USUAL, beside, strength=2.0)
+    prior = best(
+        [x._replace(origin=x.origin + 9 * i) for i, o in enumerate(others) for x in o],
+        2.0 * np.array(list(USUAL.values())),
+    )
+    np.testing.assert_allclose(list(found.values()), best(one, 2.0 * prior), atol=1e-4)
+    nothing = foretold([], list(USUAL))
+    np.testing.assert_allclose(
+        list(weigh(nothing, USUAL, beside, strength=2.0).values()), prior, atol=1e-4
+    )
+    assert weigh(own, USUAL, [nothing]) == weigh(own, USUAL)
+
+
+def test_many_other_studies_do_not_drown_a_study(rng):
+    """What a study tells counts against STRENGTH origins, however many the others are."""
+    own = foretold(guesses(rng, better="a", by=3.0), list(USUAL))
+    others = [foretold(guesses(rng, better="c", by=3.0), list(USUAL)) for _ in range(100)]
+    assert weigh(own, USUAL, others)["a"] > 0.5 > weigh(own, USUAL, others)["c"]
 
 
 def test_without_scores_weights_are_as_usual(rng):
-    nothing, some = told([], list(USUAL)), told(foretold(rng), list(USUAL))
+    nothing, some = (foretold(x, list(USUAL)) for x in ([], guesses(rng)))
     assert weigh(nothing, USUAL) == pytest.approx(USUAL)
     assert weigh(some, USUAL, strength=1e9) == pytest.approx(USUAL, abs=1e-4)
-    clear = weigh(told(foretold(rng, by=50.0, origins_=20), list(USUAL)), USUAL, strength=1.0)
-    assert clear["b"] > 0.9
+    clear = guesses(rng, by=50.0, origins_=20)
+    assert weigh(foretold(clear, list(USUAL)), USUAL, strength=1.0)["b"] > 0.9
 
 
 def test_origins_and_cells_where_a_law_broke_down_do_not_count(rng):
-    whole = foretold(rng)
+    whole = guesses(rng)
     lost = [one for one in whole if one.law != "a" or one.origin > 4]
     late = [one for one in whole if one.origin > 4]
     np.testing.assert_array_equal(
-        told(lost, list(USUAL)).log_score, told(late, list(USUAL)).log_score
+        foretold(lost, list(USUAL)).log_score, foretold(late, list(USUAL)).log_score
     )
-    assert not len(told([one for one in whole if one.law != "a"], list(USUAL)).share)
+    assert not len(foretold([one for one in whole if one.law != "a"], list(USUAL)).share)
     broken = [Ahead(law, 3, held(0.1, log_score=np.array([np.nan, -1.0]))) for law in USUAL]
-    assert told(broken, list(USUAL)).share.tolist() == [1.0]
+    assert foretold(broken, list(USUAL)).share.tolist() == [1.0]
     beyond = [Ahead(law, 3, held(0.1, log_score=np.array([-np.inf, -1.0]))) for law in "bc"]
-    kept = told([*beyond, Ahead("a", 3, held(0.1))], list(USUAL))
+    kept = foretold([*beyond, Ahead("a", 3, held(0.1))], list(USUAL))
     assert len(kept.share) == 2  # one law held it possible
     assert weigh(kept, USUAL)["a"] > USUAL["a"]
 
@@ -198,16 +207,15 @@ def test_shares_are_whole_and_sum_up():
     assert shares([0.5, 0.0, 0.5], 7).tolist() == [4, 0, 3]
 
 
-def test_a_law_that_broke_down_leaves_the_table_too(rng, monkeypatch):
-    """Weights are those of the laws that are there, with what the others of the table tell."""
+def test_a_law_that_broke_down_is_left_out(rng, monkeypatch):
+    """Origins count that the laws which are there have passed."""
     monkeypatch.setattr("bayesicl.combine.judge", lambda *args, **kwargs: Heard([], []))
-    one, other = foretold(rng, better="a", by=1.0), foretold(rng, better="c", by=1.0)
     kept = ["a", "c"]
+    one = [x for x in guesses(rng, better="a", by=1.0) if x.law != "b" or x.origin < 5]
+    others = [foretold(guesses(rng, better="c", by=1.0), kept)]
     trees = {law: xr.DataTree.from_dict({"study": study_dataset(study(8))}) for law in kept}
-    table = together([told(x, list(USUAL)) for x in (one, other)])
-    found = combine(trees, one, USUAL, table)
-    assert list(found.weights) == kept
-    own = told(one, kept)
-    both = together([own, told(other, kept)])
-    assert found.weights == pytest.approx(weigh(own, {law: USUAL[law] for law in kept}, both))
+    found = combine(trees, one, USUAL, others)
+    own = foretold([x for x in one if x.law != "b"], kept)
+    assert len(own.share) == 6 * 4
+    assert found.weights == weigh(own, {law: USUAL[law] for law in kept}, others)
     assert found.factor == 1.0

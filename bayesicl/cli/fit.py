@@ -211,10 +211,11 @@ def fit_and_save(
     check_ending(ending)
     with precision(device):
         pass
-    store = Store(common.writable_folder(out).resolve(), ending, keep)
-    store.prepare()
+    store = Store(Path(out).resolve(), ending, keep)
     for task in tasks:
-        store.spare(task.study, task.law, task.noise.name)
+        store.spare(task.study, task.law, task.noise)
+    common.writable_folder(out)
+    store.prepare()
     rows: dict[int, Row] = {}
     kept = 0
 

@@ -6,8 +6,9 @@ with held-out cells are always scored.
 Each band says what it is of: the mean curve is not a new measurement.
 
 --law stack, the recommended one, mixes laws under the prior of bayesicl's bank (or --prior FILE),
-with the laws' misfit; each is weighted by how it predicted fitted cells that it had not seen.
-Each hypothesis of a study is forecast on its own. --plot draws it.
+with the laws' misfit; each is weighted by how it predicted fitted cells that it had not seen, of
+the table's other studies and then of its own. Each hypothesis of a study is forecast on its own.
+--plot draws it.
 
 An ALARM tells that no law here is adequate under its prior: the fitted cells conflict with that,
 fall as the law cannot and noise would not or, which the stack alone looks at, were not foreseen

@@ -59,9 +59,10 @@ def run(args: argparse.Namespace) -> int:
             raise InputError(f"{label(tree)}: cells were held out; learn from whole curves")
     groups = [_group(tree, args.weigh_by) for tree in kept]
     record = learn(kept, source=args.source or ", ".join(args.fits), groups=groups)
+    table = _table(record, kept)
     with in_one_step(out) as part:
         part.write_text(json.dumps(record, indent=1) + "\n")
-    common.show(_table(record, kept))
+    common.show(table)
     curves = len({tree.attrs["data_hash"] for tree in kept})
     print(f"\nprior of {curves} curves in {out}; use it with --prior {out}")
     return common.finish(map(common.complaint, failed), ())

@@ -23,7 +23,7 @@ HEADINGS = {
     "in probability, or in nats of mean nll, and log scores (as before that). Below "
     "30 curves, standard errors are over models; of fewer than 5 there is none, and no verdict",
     "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
-    "it had not seen",
+    "it had not seen, of the table's other studies and then of its own",
     "sensitivity": "How far the mean curve hangs on the prior: power-scaling sensitivity to prior "
     "and likelihood. Above .05 it does, on the prior alone or with the data; these may disagree. "
     "reached_...: by how much the probability to have reached the threshold would change if prior "

@@ -1,20 +1,25 @@
 """Fits of a stack: its laws on what is to be fitted, and at every rolling origin before."""
 
 import argparse
-from collections.abc import Iterator
+import pickle
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
 from bayesicl.cli.fit import chosen_laws, fit_and_save, learned_noise
 from bayesicl.cli.progress import status
+from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from bayesicl.alarm import Heard
     from bayesicl.curves import Curves
+    from bayesicl.stack import Ahead, Foretold
 
 STACK = "stack"
 ORIGINS = "origins"  # folder of fits from which the laws were weighed
@@ -52,9 +57,11 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     from bayesicl.files import load
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
-    from bayesicl.stack import ahead, at_origin, origins, together
-    from bayesicl.stack import told as told_of
+    from bayesicl.stack import at_origin, origins
 
+    label, times = Counter(study.label for study in curves).most_common(1)[0]
+    if times > 1:
+        raise InputError(f"{times} studies are all called {label!r}: give them other names")
     prior = args.prior or NAME
     told = load_population(prior).weights
     laws = [
@@ -83,19 +90,14 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         found = fits(replace(curves, studies=some), Path(args.out, ORIGINS, str(k)), KEPT)
         for (study, _), path in found.items():
             earlier.setdefault(study, []).append(path)
-    foretold = {}
-    with status() as show:
-        for done, study in enumerate(curves, 1):
-            fits_before = map(load, earlier.get(study.label, []))
-            foretold[study.label] = ahead(fits_before, study, seed=args.seed)
-            show(f"weighing laws by forecasts of {done} of {len(curves)} studies")
-    table = together([told_of(one, list(usual)) for one in foretold.values()])
+    before = _Before(curves, earlier, args.seed)
     for study in curves:
         trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
-        found, made = foretold.pop(study.label), len(earlier.get(study.label, []))
         if not trees:
             continue
-        weights, heard, factor = combine(trees, found, usual, table, seed=args.seed)
+        found, made = before.of(study.label), len(earlier.get(study.label, []))
+        others = before.others(study.label, tuple(trees))
+        weights, heard, factor = combine(trees, found, usual, others, seed=args.seed)
         if (cells := int(study.cells["fitted"].sum())) < TRIED:
             few = (
                 f"{cells} cells were fitted: much of the forecast may be what is usual of other "
@@ -117,6 +119,40 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             factor,
             _left_out(study.label, made - len(found), made),
         )
+
+
+class _Before:
+    """Forecasts of each study's fitted cells from its origins, by label.
+
+    Draws of many studies would fill the memory: they lie in files until they are asked for.
+    """
+
+    def __init__(self, curves: "Curves", fits: Mapping[str, Sequence[Path]], seed: int):
+        from bayesicl.files import load
+        from bayesicl.stack import ahead
+
+        self.folder = TemporaryDirectory()
+        self.places = {one.label: Path(self.folder.name, str(i)) for i, one in enumerate(curves)}
+        self.bare: dict[str, list[Ahead]] = {}
+        with status() as show:
+            for study in curves:
+                found = ahead(map(load, fits.get(study.label, ())), study, seed=seed)
+                self.places[study.label].write_bytes(pickle.dumps(found))
+                self.bare[study.label] = [one.bare() for one in found]
+                show(f"weighing laws by forecasts of {len(self.bare)} of {len(curves)} studies")
+        self.tables: dict[tuple[str, ...], dict[str, Foretold]] = {}
+
+    def of(self, study: str) -> "list[Ahead]":
+        """A study's own, with draws."""
+        return pickle.loads(self.places[study].read_bytes())
+
+    def others(self, study: str, laws: tuple[str, ...]) -> "list[Foretold]":
+        """What laws foretold of the other studies."""
+        from bayesicl.stack import foretold
+
+        if laws not in self.tables:
+            self.tables[laws] = {name: foretold(one, laws) for name, one in self.bare.items()}
+        return [one for name, one in self.tables[laws].items() if name != study]
 
 
 def _left_out(study: str, failed: int, made: int) -> str:

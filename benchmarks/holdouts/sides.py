@@ -25,7 +25,7 @@ from bayesicl.fit import attributes
 from bayesicl.plan import Task, plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
-from bayesicl.stack import Ahead, ahead, at_origin, mix, origins, stacking, together, told
+from bayesicl.stack import Ahead, ahead, at_origin, foretold, mix, origins, stacking
 from bayesicl.store import Store
 from bayesicl.study import Study
 from bayesicl.widen import widened_cells
@@ -312,7 +312,7 @@ def run_stack(
     started = starting_weights(specs, units, parts, how.unseen)
     if usual:
         started = {what: dict(zip(specs, usual, strict=True)) for what in started}
-    foretold = {i: told(before.get(i, []), specs) for i in parts}
+    told = {i: foretold(before.get(i, []), specs) for i in parts}
     out, weights = [], []
     for i, unit in enumerate(units):
         if i not in parts:
@@ -320,9 +320,9 @@ def run_stack(
             continue
         start = started[left_out(unit, how.unseen)]
         trees = {s: load(whole[i][s]) for s in specs}
-        table = together([foretold[j] for j in same_table(i, units) if j in parts])
+        others = [told[j] for j in same_table(i, units) if j in parts]
         own, heard, factor = combine(
-            trees, before.get(i, []), start, table, strength=strength, seed=SEED
+            trees, before.get(i, []), start, others, strength=strength, seed=SEED
         )
         found = mix([parts[i][s] for s in specs], [own[s] for s in specs], seed=SEED)
         found = widened_cells(found, unit.study, factor)
@@ -334,16 +334,18 @@ def run_stack(
 
 
 def same_table(i: int, units: Sequence[Unit]) -> list[int]:
-    """Units that a user would have forecast together with unit i, i among them.
+    """Units that a user would have forecast together with unit i.
 
-    They are of other studies of its source and of its split; at rolling origins, with as many cells
-    fitted.
+    They are of the other studies of its source, parted as it is by the first of its splits; at
+    rolling origins, with as many cells fitted. Their fitted cells count whatever the prior has
+    seen.
     """
-    unit = units[i]
-    split, found = unit.splits[0], {unit.study.label: i}
+    unit, found = units[i], {}
     for j, other in enumerate(units):
-        alike = other.source == unit.source and split in other.splits
-        if alike and (split != ROLLING or fitted_cells(other) == fitted_cells(unit)):
+        alike = other.source == unit.source and unit.splits[0] in other.splits
+        if alike and unit.splits[0] == ROLLING:
+            alike = fitted_cells(other) == fitted_cells(unit)
+        if alike and other.study.label != unit.study.label:
             found.setdefault(other.study.label, j)
     return list(found.values())
 
@@ -354,7 +356,7 @@ def fitted_cells(unit: Unit) -> int:
 
 
 def left_out(unit: Unit, unseen: str) -> str | int:
-    """What priors and weights by which a unit is judged have not seen: its source, or its fold."""
+    """What priors and first weights by which a unit is judged have not seen: source, or fold."""
     return unit.source if unseen == "source" else unit.fold
 
 
