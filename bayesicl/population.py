@@ -60,6 +60,8 @@ class Usual:
         root = np.linalg.cholesky(np.array(record["scale"], float))
         if (len(sites), len(sites)) != root.shape or centre.shape != root.shape[:1]:
             raise ValueError(f"centre and scale must be of the {len(sites)} sites")
+        if not (np.isfinite(centre).all() and np.isfinite(root).all()):
+            raise ValueError("centre and scale must be finite numbers")
         return cls(sites, centre, root)
 
     def split(self, u) -> dict[str, jax.Array]:

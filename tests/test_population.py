@@ -212,6 +212,11 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
     broken.write_text(json.dumps(short))
     with pytest.raises(InputError, match=r"centre and scale must be of the 3 sites"):
         load_law(f"hill@{broken}")
+    odd = record()
+    odd["laws"]["hill"]["centre"][0] = float("nan")
+    broken.write_text(json.dumps(odd))
+    with pytest.raises(InputError, match=r"centre and scale must be finite numbers"):
+        load_law(f"hill@{broken}")
     alone["laws"] = {}
     broken.write_text(json.dumps(alone) + " ")
     with pytest.raises(InputError, match=r"knows no law 'hill': it holds no laws"):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from bayesicl.alarm import Heard
     from bayesicl.curves import Curves
     from bayesicl.stack import Ahead, Foretold
+    from bayesicl.study import Study
 
 STACK = "stack"
 ORIGINS = "origins"  # folder of fits from which the laws were weighed
@@ -90,49 +91,55 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         found = fits(replace(curves, studies=some), Path(args.out, ORIGINS, str(k)), KEPT)
         for (study, _), path in found.items():
             earlier.setdefault(study, []).append(path)
-    before = _Before(curves, earlier, args.seed)
-    for study in curves:
-        trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
-        if not trees:
-            continue
-        found, made = before.of(study.label), len(earlier.get(study.label, []))
-        others = before.others(study.label, tuple(trees))
-        weights, heard, factor = combine(trees, found, usual, others, seed=args.seed)
-        if (cells := int(study.cells["fitted"].sum())) < TRIED:
-            few = (
-                f"{cells} cells were fitted: much of the forecast may be what is usual of other "
-                f"curves, and it was never tried on fewer than {TRIED}"
+    with TemporaryDirectory() as folder:
+        before = _Before(folder, curves, earlier, args.seed)
+        for study in curves:
+            trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
+            if not trees:
+                continue
+            found, made = before.of(study.label), len(earlier.get(study.label, []))
+            others = before.others(study.label, tuple(trees))
+            weights, heard, factor = combine(trees, found, usual, others, seed=args.seed)
+            heard = heard._replace(cautions=[*heard.cautions, *_untried(study, max(args.shots))])
+            yield Stacked(
+                study.label,
+                list(trees.values()),
+                [weights[law] for law in trees],
+                heard,
+                factor,
+                _left_out(study.label, made - len(found), made),
             )
-            heard = heard._replace(cautions=[*heard.cautions, few])
-        last, asked = study.cells.loc[study.cells["fitted"], "shots"].max(), max(args.shots)
-        if asked > FAR * max(last, 1):
-            far = (
-                f"{asked} shots are over {FAR} times those fitted: so far ahead 90 % bands held "
-                f"{HELD} of cells of real curves"
-            )
-            heard = heard._replace(cautions=[*heard.cautions, far])
-        yield Stacked(
-            study.label,
-            list(trees.values()),
-            [weights[law] for law in trees],
-            heard,
-            factor,
-            _left_out(study.label, made - len(found), made),
+
+
+def _untried(study: "Study", asked: int) -> list[str]:
+    """What of a forecast is beyond what forecasts were tried on; asked: the last shots of it."""
+    fitted, cautions = study.cells.loc[study.cells["fitted"], "shots"], []
+    if len(fitted) < TRIED:
+        cautions.append(
+            f"{len(fitted)} cells were fitted: much of the forecast may be what is usual of other "
+            f"curves, and it was never tried on fewer than {TRIED}"
         )
+    if asked > FAR * max(fitted.max(), 1):
+        cautions.append(
+            f"{asked} shots are over {FAR} times those fitted: so far ahead 90 % bands held "
+            f"{HELD} of cells of real curves"
+        )
+    return cautions
 
 
 class _Before:
     """Forecasts of each study's fitted cells from its origins, by label.
 
-    Draws of many studies would fill the memory: they lie in files until they are asked for.
+    Draws of many studies would fill the memory: they lie in this folder until they are asked for.
     """
 
-    def __init__(self, curves: "Curves", fits: Mapping[str, Sequence[Path]], seed: int):
+    def __init__(
+        self, folder: str, curves: "Curves", fits: Mapping[str, Sequence[Path]], seed: int
+    ):
         from bayesicl.files import load
         from bayesicl.stack import ahead
 
-        self.folder = TemporaryDirectory()
-        self.places = {one.label: Path(self.folder.name, str(i)) for i, one in enumerate(curves)}
+        self.places = {one.label: Path(folder, str(i)) for i, one in enumerate(curves)}
         self.bare: dict[str, list[Ahead]] = {}
         with status() as show:
             for study in curves:
