@@ -213,7 +213,7 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
     with pytest.raises(InputError, match=r"centre and scale must be of the 3 sites"):
         load_law(f"hill@{broken}")
     odd = record()
-    odd["laws"]["hill"]["centre"][0] = float("nan")
+    odd["laws"]["hill"]["centre"] = [float("nan"), *odd["laws"]["hill"]["centre"][1:]]
     broken.write_text(json.dumps(odd))
     with pytest.raises(InputError, match=r"centre and scale must be finite numbers"):
         load_law(f"hill@{broken}")
