@@ -218,7 +218,7 @@ def test_given_errors_of_mean_nll():
 def test_a_mean_nll_that_rises_is_told():
     table = aggregated(se=0.1)
     table["mean_nll"] = table["mean_nll"].to_numpy()[::-1]
-    with pytest.warns(CurveWarning, match=r"study: rises from a mean of .* shots; law manyshot cannot"):
+    with pytest.warns(CurveWarning, match=r"rises from a mean of .* shots; law manyshot cannot"):
         fit(read_curves(table), "manyshot", settings=SHORT)
 
 
