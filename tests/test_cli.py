@@ -14,7 +14,7 @@ import simulate
 
 from bayesicl import load
 from bayesicl.cli import COMMANDS, main, parser, progress
-from bayesicl.cli.fit import chosen_laws
+from bayesicl.cli.chosen import chosen_laws
 from bayesicl.law import LAWS, PAPER, laws_of
 from bayesicl.scale import MEAN_NLL, PROBABILITY
 from bayesicl.tree import study_of
@@ -642,6 +642,17 @@ def test_forecast_of_fits_whose_law_has_moved(tmp_path, capsys):
     assert code == 0
     assert after == before
     assert {"prior", "likelihood", "pareto_k"} <= set(json.loads(after)["sensitivity"][0])
+
+
+def test_a_stack_refuses_studies_of_one_name(tmp_path, capsys):
+    rows = pd.DataFrame({"shots": [0, 1, 2, 4, 8], "correct": [1, 3, 5, 6, 7], "total": 10})
+    twins = [rows.assign(model="m | a", task="b"), rows.assign(model="m", task="a | b")]
+    pd.concat(twins).to_csv(tmp_path / "twins.csv", index=False)
+    command = ("forecast", tmp_path / "twins.csv", "--law", "stack", "--out", tmp_path / "fits")
+    code, out, err = run(capsys, *command)
+    assert (code, out) == (2, "")
+    assert "2 studies are all called 'm | a | b': give them other names" in err
+    assert not (tmp_path / "fits").exists()
 
 
 def test_stack_of_a_curve_that_collapses(tmp_path, capsys):

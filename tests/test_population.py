@@ -15,7 +15,7 @@ from scipy import stats
 from scipy.special import expit, logit
 
 from bayesicl import InputError, Settings, fit, load, load_law, predict, read_curves, save
-from bayesicl.cli.fit import chosen_laws, learned_noise
+from bayesicl.cli.chosen import chosen_laws, learned_noise
 from bayesicl.engine import Engine
 from bayesicl.learn import DOUBT, Draws, learn, moments, weights_of_fits
 from bayesicl.misfit import sample_misfit

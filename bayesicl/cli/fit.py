@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common, tables
+from bayesicl.cli.chosen import chosen_laws, learned_noise
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from bayesicl.execute import Job
     from bayesicl.law import Law
     from bayesicl.plan import Task
-    from bayesicl.scale import Scale
     from bayesicl.settings import Settings
 
 MANY = 200  # fits: of more, only those that did not pass are shown
@@ -106,75 +106,6 @@ def fit_table(curves: "Curves", args: argparse.Namespace) -> list[Row]:
         backgrounds=args.backgrounds, seed=args.seed, device=args.device, ending=args.format,
         keep=args.keep_draws, executor=args.executor,
     )  # fmt: skip
-
-
-def chosen_laws(
-    names: Sequence[str] | None, scale: "Scale", prior: str | None = None
-) -> "list[Law]":
-    """The laws of these names and files, each once, under a learned prior if one is named.
-
-    "paper" and "all" are those of the scale, and those of them that the prior knows. names: None
-    for "paper", or for "all" that the prior knows.
-    """
-    from bayesicl.law import AT, LAWS, PAPER, laws_of, load_law, parted
-    from bayesicl.population import load_population
-
-    suited, those = laws_of(scale), "these laws"
-    if prior is not None:
-        if not (known := load_population(prior).laws):
-            raise InputError(f"prior {prior} holds no laws; --noise misfit@{prior} takes its noise")
-        suited = tuple(law for law in suited if law in known)
-        those = f"the laws that prior {prior} knows"
-        if names is None and (own := [law for law in known if law not in LAWS]):
-            common.say(f"prior {prior} knows {', '.join(own)}, too: name its file with --law")
-        if names is None and not suited:
-            raise InputError(
-                f"the laws that prior {prior} knows, {', '.join(known)}, are not of {scale.name}; "
-                f"leave out --prior and --law stack, and fit --law {' '.join(laws_of(scale))}"
-            )
-        if "paper" in (names or ()):
-            own = ", ".join(law for law in PAPER if law in known) or "none"
-            common.say(f"of the paper's laws prior {prior} knows {own}")
-        if own := [name for name in names or () if parted(name)[1]]:
-            raise InputError(f"{own[0]} names a prior of its own; leave out --prior {prior}")
-    names = names or ["paper" if prior is None else "all"]
-    several = {"paper": tuple(law for law in PAPER if law in suited), "all": suited}
-    if empty := [name for name in names if several.get(name) == ()]:
-        some = f"name some that are, such as --law {' '.join(suited)}" if suited else "name others"
-        raise InputError(f"--law {empty[0]}: none of {those} is of {scale.name}; {some}")
-    if "stack" in names:
-        raise InputError("a stack is a forecast: bayesicl forecast TABLE --law stack --out DIR")
-    names = [law for name in names for law in several.get(name, [name])]
-    laws = {name: load_law(name if prior is None else f"{name}{AT}{prior}") for name in names}
-    paths: dict[str, str] = {}
-    for name, law in laws.items():
-        if paths.setdefault(law.name, str(law.path)) != str(law.path):
-            raise InputError(
-                f"law file {name}: the law of {paths[law.name]} has the same name, {law.name!r}; "
-                "rename one of them, or fit them into two folders"
-            )
-    return list({law.name: law for law in laws.values()}.values())
-
-
-def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
-    """The name of a noise under a learned prior; says what of it that does not know."""
-    from bayesicl.law import AT
-    from bayesicl.misfit import SUFFIX
-    from bayesicl.noises import load_noise
-    from bayesicl.population import MISFIT, load_population
-
-    if AT in noise:
-        raise InputError(f"{noise} names a prior of its own; leave out --prior {prior}")
-    names = {load_noise(noise, study.kind).name for study in curves}
-    parts = {name.removesuffix(SUFFIX) for name in names}
-    parts |= {MISFIT for name in names if name.endswith(SUFFIX)}
-    known = set(load_population(prior).noises)
-    if unknown := sorted(parts - known):
-        common.say(
-            f"prior {prior} has nothing on noise {', '.join(unknown)}: there the declared prior "
-            "holds"
-        )
-    return f"{noise}{AT}{prior}" if parts & known else noise
 
 
 def fit_and_save(

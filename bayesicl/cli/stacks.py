@@ -10,7 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
-from bayesicl.cli.fit import chosen_laws, fit_and_save, learned_noise
+from bayesicl.cli.chosen import chosen_laws, learned_noise
+from bayesicl.cli.fit import fit_and_save
 from bayesicl.cli.progress import status
 from bayesicl.errors import InputError
 
