@@ -64,7 +64,8 @@ def plan(
             f"--backgrounds {backgrounds}: no law here weighs hypotheses ({', '.join(names)}); "
             "leave it out"
         )
-    tasks, tried = [], set()
+    tasks: list[Task] = []
+    tried: set[tuple] = set()
     for study in curves:
         for law in loaded:
             if law.scale != study.scale:
@@ -75,15 +76,15 @@ def plan(
                 )
         suited = load_noise(noise, study.kind)
         _check_learned(study, loaded, suited, backgrounds)
-        for law in loaded:
-            if (law.name, suited.name) not in tried:
-                try_learned(study, law, suited, backgrounds)
-                tried.add((law.name, suited.name))
+        if AT in suited.name and (suited.name,) not in tried:
+            try_noise(suited, study, backgrounds)
+            tried.add((suited.name,))
         for law, same in distinct(loaded, study, backgrounds):
-            design = (law.name, len(study.hypotheses), study.cells["shots"].to_numpy().tobytes())
-            if design not in tried:  # all that a law sees
+            shape = (len(study.hypotheses), study.cells["shots"].to_numpy().tobytes())
+            what = (law.name,) if law.base in LAWS else (law.name, *shape)  # all that a law sees
+            if what not in tried:
                 try_law(law, study, backgrounds)
-                tried.add(design)
+                tried.add(what)
             tasks.append(Task(study, law, suited, backgrounds, same))
     return tasks
 
@@ -144,19 +145,16 @@ def distinct(
     return list(out.values())
 
 
-def try_learned(study: Study, law: Law, noise: Noise, backgrounds: int) -> None:
-    """Run what has a learned prior once, so that a prior of other parameters says so."""
+def try_noise(noise: Noise, study: Study, backgrounds: int) -> None:
+    """Run a noise once, so that a learned prior of other parameters says so."""
     design, data = arrays(study, backgrounds=backgrounds)
     with handlers.seed(rng_seed=0), handlers.block():
-        if AT in law.name and law.base in LAWS:  # another is tried by `try_law`
-            law.model(design)
-        if AT in noise.name:
-            noise.model(design, data)
+        noise.model(design, data)
 
 
 def try_law(law: Law, study: Study, backgrounds: int) -> None:
-    """Run a user's law once on the shape of a study, so that what is wrong with it says so."""
-    if law.base in LAWS:
+    """Run a law on the shape of a study, so that what is wrong with it, or its prior, says so."""
+    if law.bundled:
         return
     design, _ = arrays(study, backgrounds=backgrounds)
     try:

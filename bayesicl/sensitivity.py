@@ -60,18 +60,18 @@ def sensitivity(
     likelihood sensitivity with power-scaling", Statistics and Computing 34.
     """
     logs = [_log_densities(tree, law) for tree in trees]
-    k = max(_pareto_k(log) for of_one in logs for log in of_one.values())
+    ks = [{group: _pareto_k(log) for group, log in of_one.items()} for of_one in logs]
     asked = predictions[0]["shots"].to_numpy() if shots is None else np.array(shots)
     parts = [
-        share * _of_one(of_one, prediction.sel(shots=asked))
-        for of_one, prediction, share in zip(logs, predictions, weights, strict=True)
+        share * _of_one(of_one, k, prediction.sel(shots=asked))
+        for of_one, k, prediction, share in zip(logs, ks, predictions, weights, strict=True)
     ]
     whole = sum(parts[1:], parts[0])
     if threshold is not None:
         whole = whole.assign(_reached(logs, predictions, weights, threshold)).sel(shots=asked)
     table = whole.to_dataframe().reset_index()
     table = table[["hypothesis", "shots", *map(str, whole)]]
-    table["pareto_k"] = k
+    table["pareto_k"] = max(k for of_one in ks for k in of_one.values())
     table["diagnosis"] = ""
     strong = table["prior"] >= LIMIT
     table.loc[strong & (table["likelihood"] >= LIMIT), "diagnosis"] = BOTH
@@ -111,7 +111,9 @@ def _pareto_k(log: xr.DataArray) -> float:
     return max(psis((power - 1) * log.to_numpy().ravel())[1] for power in POWERS)
 
 
-def _of_one(logs: dict[str, xr.DataArray], prediction: xr.Dataset) -> xr.Dataset:
+def _of_one(
+    logs: dict[str, xr.DataArray], k: dict[str, float], prediction: xr.Dataset
+) -> xr.Dataset:
     """Sensitivities of the mean curve of one fit."""
     coords = prediction[["chain", "draw"]].coords
     data = xr.DataTree.from_dict(
@@ -123,9 +125,8 @@ def _of_one(logs: dict[str, xr.DataArray], prediction: xr.Dataset) -> xr.Dataset
     )
     found = {}
     for group, log in logs.items():
-        k = _pareto_k(log)
-        if not np.isfinite(k):  # flat: nothing moves; or chains that stood still
-            moved = 0.0 if k < 0 else np.nan
+        if not np.isfinite(k[group]):  # flat: nothing moves; or chains that stood still
+            moved = 0.0 if k[group] < 0 else np.nan
             found[group] = xr.full_like(
                 prediction["mean"][0, 0].drop_vars(["chain", "draw"]), moved
             )
