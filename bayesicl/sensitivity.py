@@ -124,7 +124,7 @@ def _of_one(
         }
     )
     found = {}
-    for group, log in logs.items():
+    for group in logs:
         if not np.isfinite(k[group]):  # flat: nothing moves; or chains that stood still
             moved = 0.0 if k[group] < 0 else np.nan
             found[group] = xr.full_like(

@@ -96,12 +96,20 @@ def foretold(forecasts: Iterable[Ahead], laws: Sequence[str]) -> Foretold:
     log_score, share = [np.empty((0, len(laws)))], [np.empty(0)]
     for parts in by_origin(forecasts, laws).values():
         score = np.stack([part.log_score for part in parts], axis=1)
-        sound = ~np.isnan(score).any(axis=1) & np.isfinite(score.max(axis=1))
-        cells = parts[0].cells[sound]
+        kept = sound(score)
+        cells = parts[0].cells[kept]
         far = np.log1p(cells["shots"].to_numpy()) - np.log1p(cells["fitted_shots"].to_numpy())
-        log_score.append(score[sound])
+        log_score.append(score[kept])
         share.append(far / far.sum())
     return Foretold(np.concatenate(log_score), np.concatenate(share))
+
+
+def sound(log_score: np.ndarray) -> np.ndarray:
+    """Which cells (cells,) of log_score (cells, laws) tell laws apart.
+
+    Not those of which some law's fit is no number, or which no law holds possible.
+    """
+    return ~np.isnan(log_score).any(axis=1) & np.isfinite(log_score.max(axis=1))
 
 
 def weigh(

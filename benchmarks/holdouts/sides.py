@@ -25,7 +25,7 @@ from bayesicl.fit import attributes
 from bayesicl.plan import Task, plan
 from bayesicl.score import HeldOut, held_out, held_out_cells, score_draws
 from bayesicl.settings import Settings
-from bayesicl.stack import Ahead, ahead, at_origin, foretold, mix, origins, stacking
+from bayesicl.stack import Ahead, ahead, at_origin, foretold, mix, origins, sound, stacking
 from bayesicl.store import Store
 from bayesicl.study import Study
 from bayesicl.widen import widened_cells
@@ -312,7 +312,7 @@ def run_stack(
     started = starting_weights(specs, units, parts, how.unseen)
     if usual:
         started = {what: dict(zip(specs, usual, strict=True)) for what in started}
-    told = {i: foretold(before.get(i, []), specs) for i in parts}
+    origins_of = {i: foretold(before.get(i, []), specs) for i in parts}
     out, weights = [], []
     for i, unit in enumerate(units):
         if i not in parts:
@@ -320,7 +320,7 @@ def run_stack(
             continue
         start = started[left_out(unit, how.unseen)]
         trees = {s: load(whole[i][s]) for s in specs}
-        others = [told[j] for j in same_table(i, units) if j in parts]
+        others = [origins_of[j] for j in same_table(i, units) if j in parts]
         own, heard, factor = combine(
             trees, before.get(i, []), start, others, strength=strength, seed=SEED
         )
@@ -374,19 +374,19 @@ def starting_weights(
     sources count alike, and so do the units of a source and the cells of a unit. Failures and
     curves without learning are left out.
     """
-    told = [i for i in parts if units[i].part == units[i].source]
+    fair = [i for i in parts if units[i].part == units[i].source]
     found = {}
     for what in (NOTHING, *dict.fromkeys(left_out(units[i], unseen) for i in parts)):
-        seen = [i for i in told if left_out(units[i], unseen) != what]
+        seen = [i for i in fair if left_out(units[i], unseen) != what]
         n = Counter(units[i].source for i in seen)
         log_score = [np.stack([parts[i][s].log_score for s in specs], axis=1) for i in seen]
-        log_score = [x[np.isfinite(x).all(axis=1)] for x in log_score]  # where no fit broke down
+        log_score = [x[sound(x)] for x in log_score]
         share = [
             np.full(len(x), 1.0 / (max(len(x), 1) * n[units[i].source]))
             for i, x in zip(seen, log_score, strict=True)
         ]
         even = np.ones(len(specs)) / len(specs)
-        told_of = sum(map(len, log_score))
-        w = stacking(np.concatenate(log_score), np.concatenate(share)) if told_of else even
+        some = any(map(len, log_score))
+        w = stacking(np.concatenate(log_score), np.concatenate(share)) if some else even
         found[what] = dict(zip(specs, ((w + even) / 2).tolist(), strict=True))
     return found
