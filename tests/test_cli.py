@@ -270,7 +270,8 @@ def refused(result, words):
         (["forecast", "FITS", "--shots", "99999999"], ["--shots", "at most 10000000"]),
         (["forecast", "FITS", "--threshold", "90"], ["--threshold"]),
         (["forecast", "FITS", "--fit-shots", "25%"], ["--fit-shots is for a table"]),
-        (["forecast", "TABLE", "--out", "new"], ["--fit-shots 25%"]),
+        (["forecast", "TABLE", "--law", "power", "--out", "new"], ["--fit-shots 25%"]),
+        (["forecast", "TABLE", "--noise", "binomial", "--out", "new"], ["--fit-shots 25%"]),
         (["forecast", "TABLE", "--fit-shots", "25%"], ["--out DIR"]),
         (["contrast", "FITS", "--between", "variant"], ["--between", "variant=base,instruct"]),
         (["contrast", "ONE", "--between", "size=1,2"], ["--between size"]),
@@ -753,14 +754,14 @@ def test_learn_a_prior_and_fit_under_it(tmp_path, capsys):
     assert 0.6 < ceiling < 0.98
     under = ["--prior", prior, "--fit-points", "4", "--out", tmp_path / "held", *cheap]
     command = ["forecast", tmp_path / "new.csv", "--json", *under]
-    code, out, _ = run(capsys, *command)  # the laws that it knows, and the misfit
+    code, out, _ = run(capsys, *command, "--law", "all")  # all that it knows, and the misfit
     alone = json.loads(out)
     assert alone["curves"][0]["law"] == "hill@mine"
     assert [cell["shots"] for cell in alone["cells"]] == [8]
     [path] = (tmp_path / "held").glob("*.nc")
     assert load(path).attrs["noise"] == f"beta-binomial+misfit@{prior}"
     made = path.stat().st_mtime_ns
-    code, out, _ = run(capsys, *command, "--law", "stack")
+    code, out, _ = run(capsys, *command)  # a stack, where no law is named
     tables = json.loads(out)
     assert [(row["law"], row["weight"]) for row in tables["weights"]] == [("hill@mine", 1.0)]
     assert path.stat().st_mtime_ns == made  # the same fit

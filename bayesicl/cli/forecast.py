@@ -1,14 +1,14 @@
 """Predict curves at any number of shots, and score predictions of what was held out.
 
 From saved fits, or from a table: then the first part of each curve is fitted (--fit-shots or
---fit-points; of --law stack, all of it without these), saved in DIR, and the rest is scored. Fits
-with held-out cells are always scored.
+--fit-points; of a stack, all of it without these), saved in DIR, and the rest is scored. Fits with
+held-out cells are always scored.
 Each band says what it is of: the mean curve is not a new measurement.
 
---law stack, the recommended one, mixes laws under the prior of bayesicl's bank (or --prior FILE),
-with the laws' misfit; each is weighted by how it predicted fitted cells that it had not seen, of
-the table's other studies and then of its own. Each hypothesis of a study is forecast on its own.
---plot draws it.
+A table is forecast by --law stack, unless laws, --noise or --backgrounds are named. It mixes laws
+under the prior of bayesicl's bank (or --prior FILE), with the laws' misfit; each is weighted by how
+it predicted fitted cells that it had not seen, of the table's other studies and then of its own.
+Each hypothesis of a study is forecast on its own. --plot draws it.
 
 An ALARM tells that no law here is adequate under its prior: the fitted cells conflict with that,
 fall as the law cannot and noise would not or, which the stack alone looks at, were not foreseen
@@ -18,7 +18,7 @@ fitted cells needed, and the exit code is 3. One law among others that are adequ
 Example:
   bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
   bayesicl forecast curves.csv --fit-shots 25% --law scoring power --out held-out
-  bayesicl forecast curves.csv --law stack --shots 0,100,1000 --out stacked --plot figures
+  bayesicl forecast curves.csv --shots 0,100,1000 --out stacked --plot figures
 """
 
 import argparse

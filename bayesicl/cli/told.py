@@ -64,6 +64,9 @@ def told_of(
     from bayesicl.forecast import curve_shots
 
     grid = sorted({*args.shots, *curve_shots(max(args.shots))})  # of paths, to see them cross
+    of_table = not _holds_fits(args.source[0])
+    if of_table and args.law is None and args.noise is None and args.backgrounds == 1:
+        args.law = [STACK]  # the recommended one
     if STACK not in (args.law or ()):
         if args.plot is not None:
             raise InputError(f"--plot is for --law {STACK}; draw fits with bayesicl plot")
