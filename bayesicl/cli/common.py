@@ -89,8 +89,8 @@ def add_fit_options(parser: Parser) -> None:
     add = group.add_argument
     add(
         "--law", nargs="+", metavar="NAME|PATH",
-        help="names or files of laws, paper for the six of Arora et al. (default), or all that "
-        "are of the outcome; see bayesicl laws",
+        help="names or files of laws, paper for the six of Arora et al., or all that are of the "
+        "outcome; see bayesicl laws (default: paper; of forecast, a stack)",
     )  # fmt: skip
     add("--noise", metavar="NAME", help="how measurements scatter (default: by outcome)")
     add(

@@ -9,7 +9,7 @@ FILE also holds a hash of each curve's cells: a forecast that scores the rest of
 Example:
   bayesicl fit curves.csv --out fits --law hill power --noise misfit
   bayesicl learn fits --out mine.json
-  bayesicl forecast new.csv --law stack --prior mine.json --fit-shots 25% --out held
+  bayesicl forecast new.csv --prior mine.json --fit-shots 25% --out held
 """
 
 import argparse
