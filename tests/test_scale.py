@@ -216,6 +216,12 @@ def test_a_stack_under_a_prior_of_ones_own(tmp_path, capsys):
     assert set(record["noises"]) == {"mean-nll", "misfit"}
     mean = pd.concat(others).groupby("task")["mean_nll"].mean().mean()
     assert np.exp(record["laws"]["level"]["centre"]) == pytest.approx(mean, rel=0.4)
+    other = bank[0].copy(deep=True)
+    other["study"].attrs["outcome"] = "prob"
+    with pytest.raises(
+        InputError, match="are of mean_nll and probability: learn a prior from each"
+    ):
+        learn([*bank, other], source="made up")
     usual = {"sites": ["C", "alpha", "L"], "centre": [1.5, -0.5, 0.0]}
     record["laws"]["manyshot"] = usual | {"scale": np.diag([0.04, 0.04, 0.04]).tolist()}
     prior.write_text(json.dumps(record))
@@ -299,6 +305,9 @@ def tables(tmp_path, monkeypatch):
          "--threshold must be above 0 nats, got -1"),
         ("forecast counts.csv --out new --law power --fit-points 4 --threshold 1.5",
          "--threshold must lie between 0 and 1, got 1.5"),
+        ("fit means.csv --out new --law manyshot --noise misfit@population", "prior population was "
+         "learned from probability, and the outcome here is mean_nll, another quantity; take the "
+         "declared prior (--noise misfit), or learn one from fits of that (bayesicl learn)"),
         ("check manyshot --out new --kind counts", "law manyshot is of mean_nll"),
         ("check power --out new --kind nll-prompts", "law power is of probability"),
     ],
