@@ -56,11 +56,14 @@ def learn(
     counts with, such as the name of its curve's model; of a law, and of a noise, groups weigh alike
     and so do the curves of a group, however many fits they have. None for curves that all do.
 
-    Raises InputError where there are no fits or too few curves, a fit is of several, its prior was
-    learned itself, or a parameter is more than one number.
+    Raises InputError where there are no fits or too few curves, fits are of two quantities, a fit
+    is of several curves, its prior was learned itself, or a parameter is more than one number.
     """
     if not fits:
         raise InputError("no fits: there is nothing to learn from")
+    scales = sorted({study_of(tree).scale.name for tree in fits})
+    if len(scales) > 1:  # a misfit is in units of what the curve is of
+        raise InputError(f"fits are of {' and '.join(scales)}: learn a prior from each alone")
     laws, noises = defaultdict(list), defaultdict(list)
     for tree, group in zip(fits, groups or [""] * len(fits), strict=True):
         law, *of_noise = _unconstrained(tree)

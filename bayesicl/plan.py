@@ -12,7 +12,8 @@ from bayesicl.errors import InputError
 from bayesicl.law import AT, BAYESIAN, LAWS, TYINGS, Law, laws_of, load_law, parted
 from bayesicl.misfit import SUFFIX
 from bayesicl.noise import Noise
-from bayesicl.noises import load_noise
+from bayesicl.noises import NOISES, load_noise
+from bayesicl.population import load_population
 from bayesicl.program import arrays
 
 
@@ -91,6 +92,7 @@ def plan(
 
 def _check_learned(study: Study, laws: Sequence[Law], noise: Noise, backgrounds: int) -> None:
     """Raise InputError where a learned prior does not know such studies; says what would do."""
+    _check_units(study, noise)
     learned = [one.name for one in (*laws, noise) if AT in one.name]
     if not learned or (len(study.hypotheses) == 1 and backgrounds == 1):
         return
@@ -110,6 +112,22 @@ def _check_learned(study: Study, laws: Sequence[Law], noise: Noise, backgrounds:
         f"{study.label}: {learned[0]} has a learned prior, which is for studies of {known}, or "
         f"take declared priors, in the place of --prior: {declared}"
     )
+
+
+def _check_units(study: Study, noise: Noise) -> None:
+    """Raise InputError where a misfit is as usual of another quantity: it is in units of that."""
+    own, _, prior = noise.name.partition(AT)
+    if not prior or not own.endswith(SUFFIX):
+        return
+    known = load_population(prior)
+    scales = {NOISES[name].scale for name in known.noises if name in NOISES}
+    scales |= {load_law(name).scale for name in known.laws if name in LAWS}
+    if scales and study.scale not in scales:
+        raise InputError(
+            f"{study.label}: prior {prior} was learned from {scales.pop().name}, and the outcome "
+            f"here is {study.scale.name}, another quantity; take the declared prior (--noise "
+            "misfit), or learn one from fits of that (bayesicl learn)"
+        )
 
 
 def _declared(law: Law) -> str:

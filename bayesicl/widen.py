@@ -18,7 +18,7 @@ from bayesicl.study import Study
 
 WIDEST = 10.0  # beyond which bands say nothing at all
 GRID = 1001  # factors that are tried
-FINEST = 1e-3  # sd of a forecast, in probability: a share of items is not known better
+FINEST = 1e-3  # sd of a forecast, in probability or nats: a share of items is not known better
 
 
 def needed(forecasts: Mapping[int, HeldOut], study: Study) -> float:

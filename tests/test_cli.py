@@ -307,7 +307,7 @@ def refused(result, words):
         (["forecast", "TABLE", "--law", "stack"], ["is a table", "--out DIR"]),
         (
             ["forecast", "TABLE", "--law", "stack", "power", "--out", "new", "--fit-points", "3"],
-            ["--law stack stands alone"],
+            ["--law stack has laws of its own", "leave out power"],
         ),
         (["fit", "TABLE", "--out", "new", "--law", "stack"], ["bayesicl forecast TABLE --law"]),
         (["forecast", "FITS", "--plot", "new"], ["--plot is for --law stack", "bayesicl plot"]),

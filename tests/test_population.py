@@ -143,12 +143,22 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
     assert f"of the paper's laws prior {prior} knows power\n" in capsys.readouterr().err
     assert names(None, MEAN_NLL) == ["manyshot@mine"]
     with pytest.raises(
-        InputError, match=r"the laws that prior population knows, .*, are not of mean"
+        InputError, match=r"prior population knows .* has none of mean_nll; .* \(bayesicl learn"
     ):
         chosen_laws(None, MEAN_NLL, "population")
     (tmp_path / "own.py").write_text(simulate.STRAIGHT.replace('"straight"', '"mine"'))
-    assert names([str(tmp_path / "own.py"), "hill"]) == ["mine@mine", "hill@mine"]
+    own = str(tmp_path / "own.py")
+    assert names([own, "hill"]) == ["mine@mine", "hill@mine"]
     capsys.readouterr()
+    found = chosen_laws(None, PROBABILITY, str(prior), beside=[own])  # of a stack
+    assert [law.name for law in found] == ["power@mine", "hill@mine", "mine@mine"]
+    assert not capsys.readouterr().err
+    told["laws"] = {"mine": told["laws"]["mine"]}
+    alone = tmp_path / "alone" / "mine.json"
+    alone.parent.mkdir()
+    alone.write_text(json.dumps(told))
+    [found] = chosen_laws(None, PROBABILITY, str(alone), beside=[own])
+    assert found.name == "mine@mine"
     assert learned_noise(curves, "misfit", str(prior)) == f"misfit@{prior}"
     assert (
         f"prior {prior} has nothing on noise misfit: there the declared prior holds"

@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 import simulate
+from scipy import stats
 
 from bayesicl.calibrate import Check, calibrate
 from bayesicl.device import precision
@@ -134,6 +135,16 @@ def test_studies_of_mean_nll_are_recovered(kind, rows):
     assert not found.strays, found.verdict
     near = np.median(found.draws["nll(12)"], axis=1) / found.truths["nll(12)"]
     assert np.abs(np.log(near)).mean() < 0.3  # the data were seen
+
+
+def test_a_misfit_is_recovered_with_its_law():
+    """And its size, of which 30 cells tell something where 8 tell little."""
+    layout = Layout("nll aggregated", shots=tuple(range(0, 60, 2)))
+    found = calibrate("manyshot", layout, noise="misfit", simulations=12, settings=SHORT, seed=1)
+    assert {"C", "alpha", "L", "c", "misfit_sd", "misfit_length"} < set(found.ranks)
+    assert not found.strays, found.verdict
+    sd = np.median(found.draws["misfit_sd"], axis=1)
+    assert stats.spearmanr(sd, found.truths["misfit_sd"])[0] > 0.6  # the data were seen
 
 
 @pytest.mark.parametrize("sds", [2.0, -2.0])

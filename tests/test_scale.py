@@ -11,6 +11,7 @@ from bayesicl import fit, load, read_curves, summarise
 from bayesicl.cli import main
 from bayesicl.errors import CurveWarning, InputError
 from bayesicl.forecast import predict
+from bayesicl.learn import learn
 from bayesicl.plot import plot_belief, plot_curves, plot_ppc
 from bayesicl.scale import MEAN_NLL, PROBABILITY, scale_of
 from bayesicl.settings import Settings
@@ -142,6 +143,8 @@ def test_a_forecast_falls_to_its_threshold(fitted, capsys):
         assert row["n* 5%"] <= n + 1
         assert row["n* 95%"] >= n
     assert all(1 < row["useful_shots"] < 500 for row in tables["useful"])
+    _, out, _ = run(capsys, "forecast", fits[0], "--shots", "0")
+    assert out.endswith("with --law stack, under a prior of your own (bayesicl learn).\n")
 
 
 def test_what_was_held_out_is_scored(fitted, tmp_path, capsys):
@@ -186,6 +189,57 @@ def test_figures(fitted, tmp_path, capsys):
         assert ax.get_ylim()[1] > tree["study"]["y"].max()
     with pytest.raises(InputError, match="no belief"):
         plot_belief(tree)
+
+
+def wandering(n):
+    """Means of 100 prompts of n tasks: many-shot curves, and a misfit that goes with the mean."""
+    rng, x = np.random.default_rng(1), np.log1p(SHOTS)
+    root = np.linalg.cholesky(np.exp(-np.abs(x[:, None] - x) / 2.0))
+    tables = []
+    for i in range(n):
+        C, alpha, L = np.exp(rng.normal([1.5, -0.5, 0.0], 0.2))
+        law = C * np.exp(-alpha * x) + L
+        mean = law + 0.05 * law**0.75 * (root @ rng.standard_normal(8))
+        y = mean + np.sqrt(0.5 * mean**1.5 / 100) * rng.standard_normal(8)
+        tables.append(pd.DataFrame({"task": f"t{i}", "shots": SHOTS, "mean_nll": y, "total": 100}))
+    return tables
+
+
+def test_a_stack_under_a_prior_of_ones_own(tmp_path, capsys):
+    """Learned from mean nll, of a law that comes with bayesicl and of one in a file."""
+    own, prior, new = (tmp_path / name for name in ("level.py", "mine.json", "new.csv"))
+    own.write_text(LEVEL)
+    first, *others = wandering(9)
+    first.to_csv(new, index=False)
+    bank = fit(read_curves(pd.concat(others)), own, noise="misfit", settings=SHORT)
+    record = learn(bank, source="made up")
+    assert set(record["noises"]) == {"mean-nll", "misfit"}
+    mean = pd.concat(others).groupby("task")["mean_nll"].mean().mean()
+    assert np.exp(record["laws"]["level"]["centre"]) == pytest.approx(mean, rel=0.4)
+    other = bank[0].copy(deep=True)
+    other["study"].attrs["outcome"] = "prob"
+    with pytest.raises(
+        InputError, match="are of mean_nll and probability: learn a prior from each"
+    ):
+        learn([*bank, other], source="made up")
+    usual = {"sites": ["C", "alpha", "L"], "centre": [1.5, -0.5, 0.0]}
+    record["laws"]["manyshot"] = usual | {"scale": np.diag([0.04, 0.04, 0.04]).tolist()}
+    prior.write_text(json.dumps(record))
+    command = [
+        "forecast", new, "--prior", prior, "--out", tmp_path / "new", "--fit-points", "5",
+        "--threshold", "2.5", "--warmup", "200", "--draws", "250", "--executor", "here", "--json",
+    ]  # fmt: skip
+    code, out, err = run(capsys, *command, "--law", "stack", own)
+    assert code in (0, 3), err
+    tables = json.loads(out)
+    weights = {row["law"]: row["weight"] for row in tables["weights"]}
+    assert list(weights) == ["manyshot@mine", "level@mine"]
+    assert weights["manyshot@mine"] > 0.5
+    [path] = tmp_path.glob("new/*level*.nc")
+    assert load(path).attrs["noise"] == f"mean-nll+misfit@{prior}"
+    assert [row["shots"] for row in tables["cells"]] == [16, 32, 64]
+    assert sum(row["inside 90%"] for row in tables["cells"]) >= 2
+    assert 1 <= tables["shots_to"][0]["n* 50%"] <= 32  # it falls to the threshold
 
 
 # Fits that are quick to make
@@ -244,13 +298,16 @@ def tables(tmp_path, monkeypatch):
          "that are, such as --law manyshot"),
         ("fit means.csv --out new --law manyshot --noise given-se", "does not suit an outcome of "
          "kind 'nll aggregated'"),
-        ("forecast means.csv --out new --law stack", "the laws that prior population "
-         "knows, discounted_scoring, hill, power, are not of mean_nll; leave out --prior and --law "
-         "stack, and fit --law manyshot"),
+        ("forecast means.csv --out new --law stack", "prior population knows discounted_scoring, "
+         "hill, power, of which bayesicl has none of mean_nll; leave out --prior and --law stack, "
+         "and fit --law manyshot, or learn a prior from such fits (bayesicl learn)"),
         ("forecast means.csv --out new --law manyshot --fit-points 4 --threshold -1",
          "--threshold must be above 0 nats, got -1"),
         ("forecast counts.csv --out new --law power --fit-points 4 --threshold 1.5",
          "--threshold must lie between 0 and 1, got 1.5"),
+        ("fit means.csv --out new --law manyshot --noise misfit@population", "prior population was "
+         "learned from probability, and the outcome here is mean_nll, another quantity; take the "
+         "declared prior (--noise misfit), or learn one from fits of that (bayesicl learn)"),
         ("check manyshot --out new --kind counts", "law manyshot is of mean_nll"),
         ("check power --out new --kind nll-prompts", "law power is of probability"),
     ],

@@ -13,12 +13,16 @@ if TYPE_CHECKING:
 
 
 def chosen_laws(
-    names: Sequence[str] | None, scale: "Scale", prior: str | None = None
+    names: Sequence[str] | None,
+    scale: "Scale",
+    prior: str | None = None,
+    *,
+    beside: Sequence[str] = (),
 ) -> "list[Law]":
     """The laws of these names and files, each once, under a learned prior if one is named.
 
     "paper" and "all" are those of the scale, and those of them that the prior knows. names: None
-    for "paper", or for "all" that the prior knows.
+    for "paper", or for "all" that the prior knows. beside: files of laws beside those of names.
     """
     from bayesicl.law import AT, LAWS, PAPER, laws_of, load_law, parted
     from bayesicl.population import load_population
@@ -29,19 +33,22 @@ def chosen_laws(
             raise InputError(f"prior {prior} holds no laws; --noise misfit@{prior} takes its noise")
         suited = tuple(law for law in suited if law in known)
         those = f"the laws that prior {prior} knows"
-        if names is None and (own := [law for law in known if law not in LAWS]):
+        named = {*LAWS, *(load_law(file).name for file in beside)}
+        if names is None and (own := [law for law in known if law not in named]):
             common.say(f"prior {prior} knows {', '.join(own)}, too: name its file with --law")
-        if names is None and not suited:
+        if names is None and not suited and not beside:
             raise InputError(
-                f"the laws that prior {prior} knows, {', '.join(known)}, are not of {scale.name}; "
-                f"leave out --prior and --law stack, and fit --law {' '.join(laws_of(scale))}"
+                f"prior {prior} knows {', '.join(known)}, of which bayesicl has none of "
+                f"{scale.name}; leave out --prior and --law stack, and fit --law "
+                f"{' '.join(laws_of(scale))}, or learn a prior from such fits (bayesicl learn)"
             )
         if "paper" in (names or ()):
             own = ", ".join(law for law in PAPER if law in known) or "none"
             common.say(f"of the paper's laws prior {prior} knows {own}")
         if own := [name for name in names or () if parted(name)[1]]:
             raise InputError(f"{own[0]} names a prior of its own; leave out --prior {prior}")
-    names = names or ["paper" if prior is None else "all"]
+    usual = "paper" if prior is None else "all"
+    names = [*(names or ([usual] if suited else [])), *beside]
     several = {"paper": tuple(law for law in PAPER if law in suited), "all": suited}
     if empty := [name for name in names if several.get(name) == ()]:
         some = f"name some that are, such as --law {' '.join(suited)}" if suited else "name others"

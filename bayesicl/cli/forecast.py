@@ -8,7 +8,8 @@ Each band says what it is of: the mean curve is not a new measurement.
 A table is forecast by --law stack, unless laws, --noise or --backgrounds are named. It mixes laws
 under the prior of bayesicl's bank (or --prior FILE), with the laws' misfit; each is weighted by how
 it predicted fitted cells that it had not seen, of the table's other studies and then of its own.
-Each hypothesis of a study is forecast on its own. --plot draws it.
+Each hypothesis of a study is forecast on its own. --law stack my_law.py: with a law of your own, of
+which FILE knows. --plot draws it.
 
 An ALARM tells that no law here is adequate under its prior: the fitted cells conflict with that,
 fall as the law cannot and noise would not or, which the stack alone looks at, were not foreseen
@@ -83,7 +84,7 @@ def run(args: argparse.Namespace) -> int:
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("cells", *HEADINGS)}
     failures: list[str] = []
     verdicts: list[Verdict] = []
-    may_stack: list[bool] = []  # of single laws under declared priors
+    may_stack: list[bool] = []  # of single laws under declared priors: our own prior knows such
 
     def add(name: str, told: Told, table: pd.DataFrame) -> None:
         whose = told.verdict.named | {"fitted": told.verdict.share}
@@ -130,12 +131,8 @@ def run(args: argparse.Namespace) -> int:
         if may_stack:
             print(
                 "\nOf single laws under declared priors, bands beyond the fit were too narrow on "
-                "real curves"
-                + (
-                    f"; the recommended forecast is that of a table with --law {STACK}."
-                    if any(may_stack)
-                    else "."
-                )
+                f"real curves; the recommended forecast is that of a table with --law {STACK}"
+                + ("." if any(may_stack) else ", under a prior of your own (bayesicl learn).")
             )
     return common.finish([v.complaint for v in verdicts], failures) or (ALARMED if alarms else 0)
 

@@ -66,9 +66,10 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         raise InputError(f"{times} studies are all called {label!r}: give them other names")
     prior = args.prior or NAME
     told = load_population(prior).weights
+    own = [law for law in args.law if law != STACK]
     laws = [
         law
-        for law in chosen_laws(None, curves.scale, prior)
+        for law in chosen_laws(None, curves.scale, prior, beside=own)
         if not told or told.get(law.base, 0.0) > 0
     ]
     usual = {law.name: told.get(law.base, 1.0) for law in laws}
@@ -122,8 +123,8 @@ def _untried(study: "Study", asked: int) -> list[str]:
         )
     if asked > FAR * max(fitted.max(), 1):
         cautions.append(
-            f"{asked} shots are over {FAR} times those fitted: so far ahead 90 % bands held "
-            f"{HELD} of cells of real curves"
+            f"{asked} shots are over {FAR} times those fitted: so far ahead 90 % bands of "
+            f"probability held {HELD} of cells of real curves"
         )
     return cautions
 

@@ -79,8 +79,11 @@ def told_of(
         for tree in _fits(args, failures):
             yield _of_fit(tree, args, grid)
         return
-    if len(args.law) > 1:
-        raise InputError(f"--law {STACK} stands alone: it has laws of its own")
+    if others := [law for law in args.law if law != STACK and not law.endswith(".py")]:
+        raise InputError(
+            f"--law {STACK} has laws of its own, those that its prior knows: leave out "
+            f"{others[0]}; only files of your own laws may stand beside it"
+        )
     if args.noise is not None or args.backgrounds != 1:
         raise InputError(
             f"--law {STACK} has its own noise and one background: leave out --noise and "
@@ -221,10 +224,11 @@ def _table(args: argparse.Namespace) -> "Curves":
         raise InputError(f"give saved fits or one table, got {' '.join(args.source)}")
     if _holds_fits(first):
         raise InputError(f"--law {STACK} fits a table, and {first} holds fits; give the table")
-    read = _apart if args.law == [STACK] else common.read_table
+    stacked = STACK in (args.law or ())
+    read = _apart if stacked else common.read_table
     curves = read(args, first)
     _check_levels(args, curves.scale)
-    if args.fit_shots is None and args.fit_points is None and args.law != [STACK]:
+    if args.fit_shots is None and args.fit_points is None and not stacked:
         raise InputError(
             f"{first} is a table: say how much of each curve to fit, such as --fit-shots 25%"
         )
