@@ -14,7 +14,7 @@ import numpy as np
 from bayesicl.errors import InputError
 
 ADVICE = "correct it, or learn it anew with `bayesicl learn`"
-SYMMETRIC = 1e-6  # of the larger of two entries, which rounding may set apart
+SYMMETRIC = 1e-6  # as a correlation: by so much rounding may set two entries apart
 
 
 def check_prior(name: str) -> None:
@@ -89,8 +89,8 @@ def _check_usual(usual: Any, where: str) -> None:
     for i, row in enumerate(scale):
         _numbers(row, f"{place}, row {i + 1}", d)
     matrix = np.array(scale, float)
-    far = np.abs(matrix - matrix.T)
-    if (far > SYMMETRIC * np.maximum(np.abs(matrix), np.abs(matrix.T))).any():
+    far, sd = np.abs(matrix - matrix.T), np.sqrt(np.abs(np.diag(matrix)))
+    if (far > SYMMETRIC * np.outer(sd, sd)).any():
         i, j = np.unravel_index(np.argmax(far), far.shape)
         raise _Wrong(
             f"{place} must be symmetric, got {matrix[i, j]:g} in row {i + 1}, column {j + 1}, and "

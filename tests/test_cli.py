@@ -531,8 +531,8 @@ def test_forecast_for_people(fitted, capsys):
     assert "yes" in parts[0]
     assert "> 500" in parts[1]
     assert "> 247" in parts[2]  # the last of the grid whose double it holds
-    assert "> N: not even from N on, half of the last of --shots" in parts[2]
-    assert re.search(r"> 247 +1e-05 +0\.9 +(<0\.001|0\.\d{3})\n?$", parts[2])  # at_last
+    assert "> N: not even from N on, the `last` shots whose double is within --sh" in parts[2]
+    assert re.search(r"> 247 +1e-05 +0\.9 +247 +(<0\.001|0\.\d{3})\n?$", parts[2])  # at_last
     assert re.search(r"500  outside  mean curve  +0\.\d+ +0\.\d{3} to 0\.\d{3}", parts[4])
     assert "inf" not in out
     assert "hypothesis" not in parts[4]

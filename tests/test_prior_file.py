@@ -116,7 +116,12 @@ def test_what_is_wrong_is_told_with_its_place(case, tmp_path):
 
 def test_sound_priors_and_what_is_not_there(tmp_path):
     path = tmp_path / "mine.json"
-    for told in (record(), at("seen", value=None)(record()), at("weights", value={})(record())):
+    rounded = hill("scale", 0, 1, value=1e-17)  # as a sum in another order may leave it
+    for told in (
+        rounded(record()),
+        at("seen", value=None)(record()),
+        at("weights", value={})(record()),
+    ):
         path.write_text(json.dumps(told))
         check_prior(str(path))
     check_prior(str(BUNDLED))

@@ -111,14 +111,14 @@ def test_fits_at_origins_that_failed(folder, capsys):
     assert code == 0
     [told] = [row["caution"] for row in json.loads(out)["cautions"] if "converge" in row["caution"]]
     assert told.startswith("2 of 4 fits to the first cells alone did not converge: 1 of 2 origins")
-    assert told.endswith("more --warmup and --draws may bring them back")
+    assert told.endswith("by more --warmup and --draws (all fits are then made anew)")
     assert not [line for line in err if "converge" in line]
     fail(folder, 3, 4)
     code, out, err = run(capsys, folder, "--json")
     assert code == 3
     [line] = [line for line in err if "converge" in line]
     assert line.startswith("t: 4 of 4 fits to the first cells alone did not converge, and no ori")
-    assert line.endswith("give more --warmup and --draws")
+    assert line.endswith("give more --warmup and --draws (all fits are then made anew)")
     for row in json.loads(out)["weights"]:
         assert row["weight"] == pytest.approx(row["usual"])
     fail(folder)

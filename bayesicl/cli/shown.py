@@ -12,9 +12,9 @@ HEADINGS = {
     "fits": "Fitted: so many cells, from and to these shots",
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
     "useful": "Useful shots, as the laws have it: from so many on, doubling them gains less than "
-    "`gain` with this probability (what the laws miss is not in it). > N: not even from N on, half "
-    "of the last of --shots, beyond which no doubling is looked at. at_last: how probable it is "
-    "that doubling these N gains less; near 0 the curve still rises there",
+    "`gain` with this probability (what the laws miss is not in it). > N: not even from N on, the "
+    "`last` shots whose double is within --shots. at_last: how probable it is that doubling these "
+    "gains less; near 0 the curve still rises there",
     "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
     "may lie below again later)",
     "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "
@@ -68,9 +68,7 @@ def _shots_to(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
 
 def _useful(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
     shown = table["useful_shots"].map(lambda n: _shots(n, table["last"].iloc[0]))
-    return table.assign(useful_shots=shown, at_last=table["at_last"].map(_hedged)).drop(
-        columns="last"
-    )
+    return table.assign(useful_shots=shown, at_last=table["at_last"].map(_hedged))
 
 
 def _shots(n: Any, last: int) -> str:

@@ -30,7 +30,7 @@ TRIED = 5  # cells of the shortest fits on which forecasts were tried (benchmark
 FAR = 30  # times the fitted shots, beyond which they held too little: HELD
 # In 90 % bands, at all rolling origins:
 HELD = "46 % of cells of long-context curves, 91 % of two small models' (benchmarks/README.md)"
-LONGER = "--warmup and --draws"  # all fits are then made anew
+LONGER = "--warmup and --draws (all fits are then made anew)"
 
 
 @dataclass(frozen=True)
@@ -209,7 +209,7 @@ def _failed(failed: int, tried: int, left: int, origins: int) -> str:
     if left:
         return (
             f"{what}: {origins - left} of {origins} origins count neither for weights nor for "
-            f"alarms; the forecast stands without them, and more {LONGER} may bring them back"
+            f"alarms; the forecast stands without them; they may be won back by more {LONGER}"
         )
     return (
         f"{what}, and no origin is left: laws are weighed by the prior and the table's other "
