@@ -7,6 +7,7 @@ from difflib import get_close_matches
 import numpy as np
 import pandas as pd
 
+from bayesicl.alike import check_alike
 from bayesicl.errors import InputError
 from bayesicl.scale import MEAN_NLL, PROBABILITY
 from bayesicl.table import Table, label, listed, show
@@ -59,6 +60,8 @@ def check(table: Table, outcome: str | None, by: Sequence[str]) -> Measurements:
     texts, study = _studies(table, by)
     starts = np.unique(study, return_index=True)[1]
     hypothesis, hypotheses = table.labels("hypothesis", "0")
+    if "hypothesis" not in by:
+        check_alike(table, "hypothesis", hypothesis, hypotheses)
     replicate, replicates = table.labels("replicate", "0")
     shots = _shots(table)
     outcome = _choose_outcome(table, outcome)
@@ -104,6 +107,7 @@ def _studies(table: Table, by: Sequence[str]) -> tuple[pd.DataFrame, np.ndarray]
     texts = pd.DataFrame(index=range(len(table.frame)))
     for name in by:
         codes, labels = table.labels(name, "")
+        check_alike(table, name, codes, labels)
         texts[name] = np.array(labels, dtype=object)[codes]
     if not by:
         return texts, np.zeros(len(texts), dtype=np.int64)

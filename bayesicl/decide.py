@@ -76,9 +76,11 @@ def useful_shots(
     From which shots on is the gain of doubling them, p(2 n) - p(n) or nll(n) - nll(2 n), below
     `gain` with at least `probability`, there and at all larger shots whose double the grid holds?
     One row a hypothesis: hypothesis, useful_shots (infinite where it is more than `last`), gain,
-    probability, last (the largest shots whose double is on the grid). The curve between the grid's
-    shots is interpolated over log(1 + shots), and is the law's own: its misfit goes up and down and
-    is nobody's gain.
+    probability, last (the largest shots whose double is on the grid), at_last (how probable it is
+    that doubling `last` gains less than `gain`: where useful_shots is infinite, it tells a curve
+    that still rises from one that is nearly there). The curve between the grid's shots is
+    interpolated over log(1 + shots), and is the law's own: its misfit goes up and down and is
+    nobody's gain.
     """
     scale = scale_of(prediction.attrs["outcome"])
     check_between("--gain", gain, scale)
@@ -95,11 +97,12 @@ def useful_shots(
         p = p.reshape(-1, shots.size)
         ahead = np.stack([np.interp(np.log1p(2 * n), at, path) for path in p])
         gained = scale.better * (ahead - p[:, np.isin(shots, n)])
-        small = (gained < gain).mean(axis=0) >= probability
-        stays = np.logical_and.accumulate(small[::-1])[::-1]
+        small = (gained < gain).mean(axis=0)
+        stays = np.logical_and.accumulate((small >= probability)[::-1])[::-1]
         found = float(n[np.argmax(stays)]) if stays.any() else np.inf
-        rows.append({"hypothesis": name, "useful_shots": found})
-    return pd.DataFrame(rows).assign(gain=gain, probability=probability, last=int(n[-1]))
+        row = {"hypothesis": name, "useful_shots": found, "gain": gain, "probability": probability}
+        rows.append(row | {"last": int(n[-1]), "at_last": float(small[-1])})
+    return pd.DataFrame(rows)
 
 
 def next_shots(prediction: xr.Dataset, target: int) -> pd.DataFrame:

@@ -13,8 +13,8 @@ import xarray as xr
 
 from bayesicl import data
 from bayesicl.cli import common
+from bayesicl.cli.batch import fit_and_save, gate_row
 from bayesicl.cli.chosen import chosen_laws
-from bayesicl.cli.fit import fit_and_save, gate_row
 from bayesicl.cli.plot import figures_of_fits, figures_over_fits
 from bayesicl.cli.progress import status
 from bayesicl.cli.tables import write_table

@@ -43,6 +43,7 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 GREY = "#555555"
 ALERT = "#B00020"
+CAUTION = "#7A5200"  # brown: to be read, but no alarm
 SHOTS = "demonstrations before the query (shots)"
 INNER, OUTER = (0.25, 0.75), (0.05, 0.95)  # the 50 % and the 90 % interval
 SHADES = {0.9: 0.16, 0.8: 0.16, 0.5: 0.3}  # of the intervals of a curve, one above the other
@@ -94,7 +95,9 @@ def titled(figure: Figure, study: str, law: str, troubles: Sequence[str]) -> Non
         return
     figure.set_size_inches(inches, height + 0.15 * (1 + wrong.count("\n")))  # axes keep theirs
     # One colour for all of it: such a figure should not be taken for a sound one.
-    figure.suptitle("\n".join([*lines, wrong]), color=ALERT, fontsize=9)
+    calm = all(trouble.startswith("caution") for trouble in troubles if trouble)
+    tone = CAUTION if calm else ALERT
+    figure.suptitle("\n".join([*lines, wrong]), color=tone, fontsize=9)
 
 
 def not_converged(tree: xr.DataTree) -> str:

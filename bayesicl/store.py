@@ -1,5 +1,6 @@
 """Folders of fits: finding, loading and adding them, with nothing lost when a run is killed."""
 
+import json
 import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -86,16 +87,20 @@ class Store:
     def finished(self, path: Path, attrs: Mapping[str, Any]) -> dict[str, Any] | None:
         """The attributes of the fit at `path` if it has the content that these ask for, else None.
 
-        Raises InputError where something is there that is not that fit, and says what.
+        Raises InputError where something is there that is not that fit, and says why in words that
+        many fits may share: "made with seed 0, now 1".
         """
         if not path.exists():
             return None
-        found = read_attributes(path)
+        try:
+            found = read_attributes(path)
+        except InputError as error:
+            raise InputError("cut off, or not of this version") from error
         if content_key(found) != content_key(attrs):
-            raise InputError(f"with other data or settings than before: {path}")
+            raise InputError(_apart(found, attrs))
         kept = found["draws_kept"]
         if kept != "all" and (self.keep is None or int(kept) < self.keep):
-            raise InputError(f"with more of its draws than were kept: {path}")
+            raise InputError("kept with fewer draws than are now asked for (--keep-draws)")
         return found
 
     def spare(self, study: Study, law: Law, noise: Noise) -> None:
@@ -123,6 +128,26 @@ class Store:
         kept = thinned(tree, self.keep)
         save(kept, path)
         return {str(name): value for name, value in kept.attrs.items()}
+
+
+def _apart(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """What a fit was made with, and what is asked for now; content keys differ."""
+    was, now = ({**a, **json.loads(a["settings"])} for a in (found, asked))
+    names = ("seed", "backgrounds", "device", *json.loads(asked["settings"]))
+    moved = [f"{n} {was.get(n)}, now {now[n]}" for n in names if str(was.get(n)) != str(now[n])]
+    under = [_under(a["noise"], a["law_path"]) for a in (found, asked)]
+    if under[0] != under[1]:
+        moved.append(f"{under[0]}, now {under[1]}")
+    elif was["noise_hash"] != now["noise_hash"]:
+        moved.append(f"what {now['noise'].partition(AT)[2]} held before it was changed")
+    elif was["law_hash"] != now["law_hash"]:
+        where = now["law_path"] or now["law"]
+        moved.append(f"what {parted(where)[1] or where} held before it was changed")
+    if [was["data_hash"], was["fitted_hash"]] != [now["data_hash"], now["fitted_hash"]]:
+        moved.append("other data")
+    if was["code_hash"] != now["code_hash"]:
+        moved.append("another version of bayesicl")
+    return f"made with {' and '.join(moved) or 'another law'}"
 
 
 def _under(noise: str, law_path: str) -> str:

@@ -12,7 +12,7 @@ import pandas as pd
 from bayesicl.errors import InputError
 from bayesicl.scale import Scale, scale_of
 
-_FIRST_CELLS = 5  # a share of a short curve keeps at least these
+FIRST_CELLS = 5  # a share of a short curve keeps at least these
 
 
 @dataclass(frozen=True, eq=False)
@@ -149,7 +149,7 @@ def _beginning(
         return np.arange(len(shots)) < _whole(fit_points, "--fit-points")
     if str(fit_shots).strip().endswith("%"):
         within = 100 * shots <= _percent(str(fit_shots)) * shots[-1]
-        return within | (np.arange(len(shots)) < _FIRST_CELLS)
+        return within | (np.arange(len(shots)) < FIRST_CELLS)
     return shots <= _whole(fit_shots, "--fit-shots")
 
 
@@ -177,5 +177,5 @@ def nothing_left(fit_shots: str | int | None, fit_points: int | None) -> str:
     asked = f"--fit-points {fit_points}" if fit_shots is None else f"--fit-shots {fit_shots}"
     advice = "choose less"
     if "%" in asked:
-        advice = f"a share always fits the first {_FIRST_CELLS} cells; use --fit-points for fewer"
+        advice = f"a share always fits the first {FIRST_CELLS} cells; use --fit-points for fewer"
     return f"{asked} leaves nothing to predict in any curve; {advice}"

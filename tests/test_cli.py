@@ -459,12 +459,12 @@ def test_broken_file_and_other_settings_are_fitted_again(fitted, tmp_path, capsy
     command = ["fit", fitted / "other.csv", "--where", "model == 'm'", "--out", tmp_path, *short]
     code, out, err = run(capsys, *command)
     assert code == 3
-    assert "fitting again" in err
+    assert f"1 of 1 fits are made anew, in the place of those in {tmp_path}: 1 cut off" in err
     assert "m | t, power" in err
     assert "ESS" in err
     assert "False" in out
     code, out, err = run(capsys, *command, "--seed", "1")
-    assert "other data or settings" in err
+    assert "1 made with seed 0, now 1\n" in err
 
 
 def test_summary(fitted, capsys):
@@ -532,31 +532,41 @@ def test_forecast_for_people(fitted, capsys):
     assert "yes" in parts[0]
     assert "> 500" in parts[1]
     assert "> 247" in parts[2]  # the last of the grid whose double it holds
-    assert "> N: more than N, half of the last of --shots" in parts[2]
+    assert "> N: not even from N on, the `last` shots whose double is within --sh" in parts[2]
+    assert re.search(r"> 247 +1e-05 +0\.9 +247 +(<0\.001|0\.\d{3})\n?$", parts[2])  # at_last
     assert re.search(r"500  outside  mean curve  +0\.\d+ +0\.\d{3} to 0\.\d{3}", parts[4])
     assert "inf" not in out
     assert "hypothesis" not in parts[4]
     assert max(map(len, parts[4].splitlines()[1:])) <= 100
 
 
+FAILED = (
+    "HOLD-OUT FAILED: 90 % intervals held {} of {} held-out cells, where {} were due. Do not "
+    "report its bands, n* or probabilities beyond the fit as if they held"
+)
+
+
 @pytest.mark.parametrize(
     ("inside", "cells", "known", "words"),
     [
-        (8, 20, "not decided", "held 8 of 20 held-out cells: too few curves to blame"),
-        (83, 100, "not reached", "held 83 of 100 held-out cells: trust neither"),
-        (99, 100, "not reached", "held 99 of 100 held-out cells: its bands are wider"),
+        (8, 20, "not decided", f"{FAILED.format(8, 20, 18)}. (Cells of a curve miss together, and "
+         "these curves are too few to tell whether the law fails elsewhere, too)."),
+        (83, 100, "not reached", f"{FAILED.format(83, 100, 90)}."),
+        (880, 1000, "not reached", "90 % intervals held 880 of 1000 held-out cells, where 900 were "
+         "due: its bands are a little too narrow; call them 88 % intervals."),
+        (99, 100, "not reached", "where 90 were due: its bands are wider than they need be."),
         (91, 100, "reached", None),
         (2, 4, "not decided", None),  # one time in twenty, with a law that is right
         (11, 14, "not decided", None),
     ],
-)
+)  # fmt: skip
 def test_forecast_cautions_where_the_hold_out_went_wrong(inside, cells, known, words):
     from bayesicl.cli.forecast import _misses
 
     row = {"law": "power", "cells": cells, "coverage 90%": inside / cells, "verdict 90%": known}
     lines = _misses(pd.DataFrame([row]))
     assert len(lines) == (words is not None)
-    assert all(line.startswith("power: ") and words in line for line in lines)
+    assert all(line.startswith("power: ") and line.endswith(words) for line in lines)
 
 
 def test_a_study_rings_where_all_its_laws_do():
@@ -600,11 +610,12 @@ def test_decisions_of_a_study_that_rang_say_so(capsys):
     whose = {"study": ["a", "b", "b"], "law": "stack", "fitted": share, "hypothesis": "0"}
     whose = pd.DataFrame(whose)
     useful = whose.assign(useful_shots=[8.0, np.inf, np.inf], gain=0.01, last=50)
+    useful = useful.assign(at_last=[1.0, 0.5, 0.0])
     curves = whose.assign(shots=9, band="mean", within=True, median=0.5)
     for_people({"curves": curves, "useful": useful, "alarms": whose[2:]}, 100)
     rows = capsys.readouterr().out.splitlines()
     ends = [row.split()[-1] for row in rows if row.startswith(("a ", "b "))]
-    assert ends == ["0.01", "0.01", "ALARM", "0.5", "0.5", "0.5"]
+    assert ends == [">0.999", "0.500", "ALARM", "0.5", "0.5", "0.5"]
     assert any("> 50" in row for row in rows)
 
 
@@ -624,6 +635,25 @@ def test_forecast_of_a_table_scores_the_rest(fitted, tmp_path, capsys):
     assert row["inside 90%"] == sum(cell["inside 90%"] for cell in tables["cells"])
     assert tables["scores"][0]["se 90%"] is None  # one curve has no standard error
     assert tables["scores"][0]["fitted"] == pytest.approx(24 / 29)
+
+
+def test_a_share_that_is_not_the_one_asked_for(capsys):
+    from bayesicl.cli.fit import tell_share
+    from bayesicl.curves import read_curves
+
+    def told(asked, **tasks):
+        parts = [
+            pd.DataFrame({"task": task, "shots": n, "correct": np.minimum(n, 8), "total": 9})
+            for task, n in tasks.items()
+        ]
+        tell_share(asked, read_curves(pd.concat(parts)).hold_out(fit_shots=asked))
+        return capsys.readouterr().err
+
+    short, long, coarse = [0, 1, 2, 4, 7, 50], list(range(101)), [0, 1, 2, 3, 4, 5, 90, 100]
+    assert "--fit-shots 10%: of 1 of 2 studies 14 % of the" in told("10%", a=short, b=long)
+    assert "of 2 of 2 studies 5 to 14 % of the longest" in told("50%", a=short, b=coarse)
+    assert told("25%", a=long) == ""
+    assert told("25", a=long) == ""
 
 
 def test_forecast_of_fits_whose_law_has_moved(tmp_path, capsys):
@@ -667,7 +697,7 @@ def test_stack_of_a_curve_that_collapses(tmp_path, capsys):
         "--chains", "2", "--warmup", "100", "--draws", "100",
     )  # fmt: skip
     assert code == 3
-    assert "left out with their origins: 9 of 9 fits by which the laws of falls are" in err
+    assert "falls: 9 of 9 fits to the first cells alone did not converge, and no origin" in err
     tables = json.loads(out)
     rung = pd.DataFrame(tables["alarms"])
     assert (rung["widened"] == 1).all()

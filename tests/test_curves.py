@@ -1,5 +1,6 @@
 import gzip
 import re
+import warnings
 
 import numpy as np
 import pandas as pd
@@ -615,3 +616,40 @@ def test_hold_out_of_curves_lets_short_studies_stay_whole():
 def test_bad_splits(settings, message):
     with pytest.raises(InputError, match=message):
         only(counts(SHOTS, range(8), model="m")).hold_out(**settings)
+
+
+# Names that look alike
+
+
+@pytest.mark.parametrize("column", ["task", "model", "hypothesis"])
+@pytest.mark.parametrize("other", ["caf\u00e9 ", " caf\u00e9", "caf\u00e9\u00a0", "cafe\u0301"])
+def test_names_that_nobody_can_tell_apart_are_refused(other, column):
+    table = pd.concat([counts(**{column: "caf\u00e9"}), counts(**{column: other})])
+    with pytest.raises(InputError) as told:
+        read_curves(table, by=("model", "variant", "task"))
+    assert str(told.value) == (
+        f"DataFrame: `{column}` holds 'caf\u00e9' (row 0 first) and {other!r} (row 3 first): they "
+        "look alike and are two names; write them alike"
+    )
+
+
+def test_names_that_differ_in_case_warn_once(tmp_path):
+    parts = [counts(task=task) for task in ("b", "B", "a", "A", "c")]
+    pd.concat(parts).to_csv(tmp_path / "t.csv", index=False)
+    with pytest.warns(CurveWarning) as caught:
+        curves = read_curves(tmp_path / "t.csv")
+    assert len(curves) == 5
+    [told] = caught
+    assert re.search(
+        r"t\.csv: `task` holds 'a' \(line 8 first\) and 'A' \(line 11 first\) and 1 more such "
+        r"pairs: two names; if one is meant, write them alike$",
+        str(told.message),
+    )
+
+
+def test_other_columns_may_look_alike():
+    """Only what makes studies and curves is looked at."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        table = pd.concat([counts(task=t, notes=n) for t, n in (("a", "x"), ("b", "X "))])
+        assert len(read_curves(table)) == 2

@@ -76,7 +76,9 @@ def test_doubling_that_one_draw_in_five_still_gains_from():
     flat, risen = np.full(65, 0.5), 0.1 + 0.2 * np.log1p(SHOTS)
     four = prediction([flat, flat, flat, flat, risen])
     assert useful_shots(four, probability=0.75)["useful_shots"][0] == 1
-    assert useful_shots(four, probability=0.9)["useful_shots"][0] == np.inf
+    [row] = useful_shots(four, probability=0.9).to_dict("records")
+    assert row["useful_shots"] == np.inf
+    assert (row["last"], row["at_last"]) == (32, pytest.approx(0.8))
 
 
 def test_what_to_measure_next_is_what_goes_with_the_target(rng):

@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import h5netcdf
 import numpy as np
@@ -206,13 +206,53 @@ def test_what_is_finished(trees, tmp_path):
     some.write(trees[0], path)
     assert some.finished(path, attrs)["draws_kept"] == "10"
     assert none.finished(path, attrs) is not None
-    with pytest.raises(InputError, match="with more of its draws than were kept"):
+    with pytest.raises(InputError, match="fewer draws than are now asked for"):
         all_draws.finished(path, attrs)
-    with pytest.raises(InputError, match="other data or settings"):
-        some.finished(path, attrs | {"seed": 1})
     path.write_bytes(path.read_bytes()[:3000])
-    with pytest.raises(InputError, match="fit again"):
+    with pytest.raises(InputError, match="cut off, or not of this version"):
         some.finished(path, attrs)
+
+
+@pytest.mark.parametrize(
+    ("now", "why"),
+    [
+        ({"seed": 1}, "seed 0, now 1"),
+        ({"settings": Settings(draws=200)}, "draws 100, now 200"),
+        (
+            {"seed": 1, "settings": Settings(draws=100, warmup=300)},
+            "seed 0, now 1 and warmup 500, now 300",
+        ),
+        ({"backgrounds": 2}, "backgrounds 1, now 2"),
+        ({"data_hash": "b"}, "other data"),
+        ({"fitted_hash": "b"}, "other data"),
+        ({"noise_hash": "b"}, "what a/mine.json held before it was changed"),
+        ({"law_hash": "b"}, "what a/mine.json held before it was changed"),
+        ({"noise_hash": "b", "law_hash": "b"}, "what a/mine.json held before it was changed"),
+        (
+            {"noise": "misfit@b/mine.json", "law_path": "hill@b/mine.json"},
+            "noise misfit@a/mine.json and prior a/mine.json, now noise misfit@b/mine.json and "
+            "prior b/mine.json",
+        ),
+        ({"code_hash": "b"}, "another version of bayesicl"),
+    ],
+    ids=str,
+)
+def test_why_a_fit_is_not_the_one_that_is_asked_for(now, why, trees, tmp_path):
+    store, task = Store(tmp_path), tasks()[0]
+    path = store.place(task.study, "power")
+    attrs = attributes(task, Settings(draws=100), 0, "cpu")
+    attrs |= {"noise": "misfit@a/mine.json", "law_path": "hill@a/mine.json"}
+    tree = trees[0].copy()
+    tree.attrs = trees[0].attrs | attrs
+    save(tree, path)
+    assert store.finished(path, attrs)
+    now = {
+        name: json.dumps(asdict(value), sort_keys=True) if name == "settings" else value
+        for name, value in now.items()
+    }
+    with pytest.raises(InputError) as told:
+        store.finished(path, attrs | now)
+    assert str(told.value) == f"made with {why}"
 
 
 def test_finding_out_is_quick(trees, tmp_path):

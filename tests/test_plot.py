@@ -27,7 +27,7 @@ from bayesicl.plot import (
     save_figure,
 )
 from bayesicl.plot_check import pit
-from bayesicl.plot_parts import colour, from_scale, to_scale
+from bayesicl.plot_parts import ALERT, CAUTION, colour, from_scale, to_scale
 from bayesicl.tree import study_dataset
 
 SHOTS = [0, 1, 2, 4, 8, 16]
@@ -306,6 +306,23 @@ def test_a_fall_is_a_caution_on_the_figure(rng):
     tree.attrs |= {"warnings": '["falls; law power cannot fall"]', "warning_kinds": '["fall"]'}
     figure = plot_curves(tree, prediction=make_prediction(tree, rng))
     assert figure.get_suptitle().split("\n")[-1] == "caution: falls; law power cannot fall"
+
+
+def test_cautions_are_calmer_than_alarms(rng):
+    tree = make_tree(study(task="t"), rng)
+    part = make_prediction(tree, rng)
+    failed = make_tree(study(task="t"), rng, passed=0, failures=["R-hat"])
+    tones = [
+        plot_stack([made], [part], [1.0], part, wrong=wrong)._suptitle.get_color()
+        for made, wrong in (
+            (tree, ["", "caution: far."]),
+            (tree, ["ALARM: odd.", "caution: far."]),
+            (failed, ["caution: far."]),
+            (tree, []),
+        )
+    ]
+    assert tones[:3] == [CAUTION, ALERT, ALERT]
+    assert tones[3] not in (CAUTION, ALERT)
 
 
 def test_stack_shows_laws_with_weights_bands_and_alarm(rng):

@@ -138,7 +138,7 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
         return [law.name for law in chosen_laws(asked, scale, str(prior))]
 
     assert names(None) == names(["all"]) == ["power@mine", "hill@mine"]
-    assert "knows mine, too: name its file with --law" in capsys.readouterr().err
+    assert capsys.readouterr().err.count("law 'mine' is none of bayesicl's and goes unused") == 2
     assert names(["paper"]) == ["power@mine"]
     assert f"of the paper's laws prior {prior} knows power\n" in capsys.readouterr().err
     assert names(None, MEAN_NLL) == ["manyshot@mine"]
@@ -148,8 +148,9 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
         chosen_laws(None, MEAN_NLL, "population")
     (tmp_path / "own.py").write_text(simulate.STRAIGHT.replace('"straight"', '"mine"'))
     own = str(tmp_path / "own.py")
-    assert names([own, "hill"]) == ["mine@mine", "hill@mine"]
     capsys.readouterr()
+    assert names([own, "hill"]) == ["mine@mine", "hill@mine"]
+    assert names([own, "all"]) == ["mine@mine", "power@mine", "hill@mine"]
     found = chosen_laws(None, PROBABILITY, str(prior), beside=[own])  # of a stack
     assert [law.name for law in found] == ["power@mine", "hill@mine", "mine@mine"]
     assert not capsys.readouterr().err
@@ -168,6 +169,22 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
     assert not capsys.readouterr().err
     table = pd.DataFrame({"shots": [0, 1, 2, 4], "prob": [0.1, 0.2, 0.3, 0.4], "se": 0.01})
     assert learned_noise(read_curves(table), "given-se", str(prior)) == "given-se"
+
+
+def test_a_misspelt_law_of_a_prior_is_told(prior, capsys):
+    told = record()
+    told["laws"] = {"powr": told["laws"]["hill"], "hill": told["laws"]["hill"]}
+    prior.write_text(json.dumps(told))
+    assert [law.name for law in chosen_laws(None, PROBABILITY, str(prior))] == ["hill@mine"]
+    [line] = capsys.readouterr().err.splitlines()
+    assert f"prior {prior}: law 'powr' is none of bayesicl's and goes unused" in line
+    assert "if 'power' is meant, correct it in the file" in line
+    assert [law.name for law in chosen_laws(["hill"], PROBABILITY, str(prior))] == ["hill@mine"]
+    assert not capsys.readouterr().err  # no other was asked for
+    del told["laws"]["hill"]
+    prior.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"'powr' is none of bayesicl's .* if 'power' is meant"):
+        chosen_laws(None, PROBABILITY, str(prior))
 
 
 def test_what_is_usual_in_its_own_units(prior, curves):

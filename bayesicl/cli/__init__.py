@@ -10,6 +10,7 @@ Example:
 
 Exit codes: 0 all is well, 2 bad input, 3 a fit that was made or used did not converge, a check did
 not find a law calibrated, or no law of a forecast is adequate, 4 a fit broke down and was not made.
+(Of fits by which a stack only weighs its laws some may fail: that is a caution while any are left.)
 """
 
 import argparse
@@ -34,6 +35,7 @@ from bayesicl.cli import (
     recognition,
     summary,
 )
+from bayesicl.cli.chosen import check_priors
 from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
@@ -50,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _curve_warnings_in_words(warnings.showwarning)
         try:
             args = parser().parse_args(argv)
+            check_priors(args)
             return args.run(args)
         except InputError as error:
             say(f"error: {error}")

@@ -1,6 +1,8 @@
 """Which laws, and which noise, the options of a command ask for."""
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Iterable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
@@ -10,6 +12,22 @@ if TYPE_CHECKING:
     from bayesicl.curves import Curves
     from bayesicl.law import Law
     from bayesicl.scale import Scale
+
+
+def check_priors(args: argparse.Namespace) -> None:
+    """Raise InputError where a learned prior that the options name has a file that is none."""
+    law = getattr(args, "law", None) or []
+    names = [law] if isinstance(law, str) else list(law)
+    noise, prior = (getattr(args, name, None) or "" for name in ("noise", "prior"))
+    if not prior and not any("@" in name for name in (*names, noise)):
+        return  # and nothing heavy is loaded
+    from bayesicl.law import AT, parted
+    from bayesicl.population import NAME
+    from bayesicl.prior_file import check_prior
+
+    named = {prior, noise.partition(AT)[2], *(parted(name)[1] for name in names)}
+    for one in sorted(named - {"", NAME}):
+        check_prior(one)
 
 
 def chosen_laws(
@@ -33,9 +51,12 @@ def chosen_laws(
             raise InputError(f"prior {prior} holds no laws; --noise misfit@{prior} takes its noise")
         suited = tuple(law for law in suited if law in known)
         those = f"the laws that prior {prior} knows"
-        named = {*LAWS, *(load_law(file).name for file in beside)}
-        if names is None and (own := [law for law in known if law not in named]):
-            common.say(f"prior {prior} knows {', '.join(own)}, too: name its file with --law")
+        named = {load_law(file).name for file in beside}
+        unknown = _unknown(prior, [law for law in known if law not in named], names or ["all"])
+        if unknown and not named and not any(law in LAWS for law in known):
+            raise InputError("; ".join(unknown))
+        for line in unknown:
+            common.say(line)
         if names is None and not suited and not beside:
             raise InputError(
                 f"prior {prior} knows {', '.join(known)}, of which bayesicl has none of "
@@ -65,6 +86,28 @@ def chosen_laws(
                 "rename one of them, or fit them into two folders"
             )
     return list({law.name: law for law in laws.values()}.values())
+
+
+def _unknown(prior: str, known: Iterable[str], names: Sequence[str]) -> list[str]:
+    """Lines about laws of a prior that are neither bayesicl's nor in a file that is named.
+
+    Nothing where laws are named one by one: then no other was asked for.
+    """
+    from bayesicl.law import LAWS, load_law
+
+    if not {"all", "paper"} & set(names):
+        return []
+    given = {load_law(name).name for name in names if name.endswith(".py")}
+    lines = []
+    for law in known:
+        if law not in LAWS and law not in given:
+            meant = get_close_matches(law, LAWS, n=1, cutoff=0.6)
+            typo = f"if {meant[0]!r} is meant, correct it in the file; " if meant else ""
+            lines.append(
+                f"prior {prior}: law {law!r} is none of bayesicl's and goes unused; {typo}if it is "
+                "your own, name its file with --law (beside stack, for a stack)"
+            )
+    return lines
 
 
 def learned_noise(curves: "Curves", noise: str, prior: str) -> str:

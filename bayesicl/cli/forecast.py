@@ -6,15 +6,21 @@ held-out cells are always scored.
 Each band says what it is of: the mean curve is not a new measurement.
 
 A table is forecast by --law stack, unless laws, --noise or --backgrounds are named. It mixes laws
-under the prior of bayesicl's bank (or --prior FILE), with the laws' misfit; each is weighted by how
-it predicted fitted cells that it had not seen, of the table's other studies and then of its own.
-Each hypothesis of a study is forecast on its own. --law stack my_law.py: with a law of your own, of
+under the prior of bayesicl's bank (or --prior FILE), with the laws' misfit. Each starts with its
+weight in the prior (`usual`; all alike where that has none), and its `weight` is how it predicted
+fitted cells that it had not seen, of the table's other studies and then of its own. A fit to such
+first cells that does not converge is left out with its origin, and that is a caution. Each
+hypothesis of a study is forecast on its own. --law stack my_law.py: with a law of your own, of
 which FILE knows. --plot draws it.
 
 An ALARM tells that no law here is adequate under its prior: the fitted cells conflict with that,
 fall as the law cannot and noise would not or, which the stack alone looks at, were not foreseen
 from those before them. The stack's bands are then as much wider beyond the fit as forecasts of
-fitted cells needed, and the exit code is 3. One law among others that are adequate gets a caution.
+fitted cells needed. One law among others that are adequate gets a caution.
+
+Exit codes: 0 all is well, cautions or not; 3 an ALARM, a fit of what is to be fitted that did not
+converge, or a stack of which no origin is left to weigh its laws by; 2 bad input; 4 a fit broke
+down and was not made.
 
 Example:
   bayesicl forecast fits --shots 0,10,100,1000 --threshold 0.9
@@ -30,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from bayesicl.cli import common
 from bayesicl.cli.shown import HEADINGS, for_people
 from bayesicl.cli.stacks import STACK
-from bayesicl.cli.told import Told, Verdict, told_of
+from bayesicl.cli.told import SHOTS, Told, Verdict, told_of
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:
@@ -45,8 +51,9 @@ def add_options(parser: common.Parser) -> None:
     add = parser.add_argument
     add("source", nargs="+", metavar="FIT|TABLE", help="saved fits or their folders, or one table")
     add(
-        "--shots", type=common.shot_list, default=[0, 10, 100, 1000], metavar="N,N,...",
-        help="where to predict (default 0,10,100,1000)",
+        "--shots", type=common.shot_list, metavar="N,N,...",
+        help="where to predict (default 0,10,100,1000; of a stack, those of them within 30 times "
+        "the shots that were fitted of every curve)",
     )  # fmt: skip
     add(
         "--threshold", type=float, metavar="P",
@@ -79,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     from bayesicl.scale import PROBABILITY, scale_of
     from bayesicl.score import score
 
-    if args.gain is not None and max(args.shots) < 2:
+    if args.gain is not None and max(args.shots or SHOTS) < 2:
         raise InputError("--gain is of doubling shots: name some beyond 2 with --shots")
     parts: dict[str, list[pd.DataFrame]] = {name: [] for name in ("cells", *HEADINGS)}
     failures: list[str] = []
@@ -182,18 +189,28 @@ def _misses(scores: "pd.DataFrame") -> list[str]:
     """What a bad hold-out means for the predictions, in words: one line a law."""
     from scipy.stats import binom
 
+    from bayesicl.score import TOLERANCE
+
     lines = []
     for row in scores.to_dict("records"):
         share, n = row["coverage 90%"], row["cells"]
         inside = round(share * n)
-        said = f"{row['law']}: its 90 % intervals held {inside} of {n} held-out cells"
-        if row["verdict 90%"] == "not reached":
-            wide = "its bands are wider than they need be"
-            end = "trust neither its bands nor its probabilities beyond the fit"
-            lines.append(f"{said}: {end if share < 0.9 else wide}.")
+        said = f"90 % intervals held {inside} of {n} held-out cells, where {0.9 * n:.0f} were due"
+        failed = (
+            f"HOLD-OUT FAILED: {said}. Do not report its bands, n* or probabilities beyond the fit "
+            "as if they held"
+        )
+        if row["verdict 90%"] == "not reached" and share >= 0.9:
+            said += ": its bands are wider than they need be"
+        elif row["verdict 90%"] == "not reached":
+            said += f": its bands are a little too narrow; call them {100 * share:.0f} % intervals"
+            said = said if 0.9 - share <= TOLERANCE[0.9] else failed
         elif binom.cdf(inside, n, 0.9) < UNLIKELY:
-            lines.append(
-                f"{said}: too few curves to blame the law; were its cells independent, too many "
-                "misses to lean on its bands beyond the fit."
+            said = (
+                f"{failed}. (Cells of a curve miss together, and these curves are too few to tell "
+                "whether the law fails elsewhere, too)"
             )
+        else:
+            continue
+        lines.append(f"{row['law']}: {said}.")
     return lines

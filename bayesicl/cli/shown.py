@@ -12,8 +12,9 @@ HEADINGS = {
     "fits": "Fitted: so many cells, from and to these shots",
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
     "useful": "Useful shots, as the laws have it: from so many on, doubling them gains less than "
-    "`gain` with this probability (what the laws miss is not in it). > N: more than N, half of the "
-    "last of --shots, beyond which no doubling is looked at",
+    "`gain` with this probability (what the laws miss is not in it). > N: not even from N on, the "
+    "`last` shots whose double is within --shots. at_last: how probable it is that doubling these "
+    "gains less; near 0 the curve still rises there",
     "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
     "may lie below again later)",
     "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "
@@ -22,8 +23,9 @@ HEADINGS = {
     "scores": "Held-out cells: coverage of the intervals (where an alarm rang, as widened), errors "
     "in probability, or in nats of mean nll, and log scores (as before that). Below "
     "30 curves, standard errors are over models; of fewer than 5 there is none, and no verdict",
-    "weights": "Weights of the laws: what is usual, moved by how each predicted fitted cells that "
-    "it had not seen, of the table's other studies and then of its own",
+    "weights": "Weights of the laws: `usual`, the prior's own (all alike where it has none), moved "
+    "by how each law predicted fitted cells that it had not seen, of the table's other studies and "
+    "then of its own, to `weight`",
     "sensitivity": "How far the mean curve hangs on the prior: power-scaling sensitivity to prior "
     "and likelihood. Above .05 it does, on the prior alone or with the data; these may disagree. "
     "reached_...: by how much the probability to have reached the threshold would change if prior "
@@ -66,7 +68,7 @@ def _shots_to(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
 
 def _useful(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
     shown = table["useful_shots"].map(lambda n: _shots(n, table["last"].iloc[0]))
-    return table.assign(useful_shots=shown).drop(columns="last")
+    return table.assign(useful_shots=shown, at_last=table["at_last"].map(_hedged))
 
 
 def _shots(n: Any, last: int) -> str:

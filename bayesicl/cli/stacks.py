@@ -10,8 +10,8 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
+from bayesicl.cli.batch import Batch, made, planned, tell
 from bayesicl.cli.chosen import chosen_laws, learned_noise
-from bayesicl.cli.fit import fit_and_save
 from bayesicl.cli.progress import status
 from bayesicl.errors import InputError
 
@@ -27,24 +27,28 @@ STACK = "stack"
 ORIGINS = "origins"  # folder of fits from which the laws were weighed
 KEPT = 250  # draws a chain of a fit at an origin, as in benchmarks/forecast.py
 TRIED = 5  # cells of the shortest fits on which forecasts were tried (benchmarks/forecast.py)
-FAR = 30  # times the fitted shots, beyond which they held too little: of long_context_icl, HELD
-HELD = "46 %"  # of cells in 90 % bands
+FAR = 30  # times the fitted shots, beyond which they held too little: HELD
+# In 90 % bands, at all rolling origins:
+HELD = "46 % of cells of long-context curves, 91 % of two small models' (benchmarks/README.md)"
+LONGER = "--warmup and --draws (all fits are then made anew)"
 
 
 @dataclass(frozen=True)
 class Stacked:
     """A study's fits under the laws of the stack, and their weights.
 
-    heard: what speaks against all of its laws (see `alarm`). factor: by which bands are wider for
-    that. left_out: what to say of fits at origins that failed their gates; "" if none did.
+    usual: the weights before any forecast. heard: what speaks against all of its laws (see
+    `alarm`). factor: by which bands are wider for that. complaint: that its laws could not be
+    weighed, since no origin is left of which all fits passed; "" where one is, or there are none.
     """
 
     study: str
     trees: "list[xr.DataTree]"
+    usual: list[float]
     weights: list[float]
     heard: "Heard"
     factor: float
-    left_out: str
+    complaint: str
 
     @property
     def laws(self) -> list[str]:
@@ -59,7 +63,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     from bayesicl.files import load
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
-    from bayesicl.stack import at_origin, origins
+    from bayesicl.stack import at_origin, by_origin, origins
 
     label, times = Counter(study.label for study in curves).most_common(1)[0]
     if times > 1:
@@ -73,25 +77,35 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         if not told or told.get(law.base, 0.0) > 0
     ]
     usual = {law.name: told.get(law.base, 1.0) for law in laws}
+    if len(laws) == 1:
+        common.say(f"the stack is of one law, {laws[0].name}: nothing is weighed")
     noise = learned_noise(curves, "misfit", prior)
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
 
-    def fits(some: Curves, out: Path, keep: int | None) -> dict[tuple[str, str], Path]:
-        rows = fit_and_save(
-            some, laws, out, settings=settings, noise=noise, seed=args.seed,
-            device=args.device, ending=args.format, keep=keep, executor=args.executor,
-            remark=False,  # falls are told once, by the stack
+    def batch(some: Curves, out: Path, keep: int | None) -> Batch:
+        return planned(
+            some, laws, out, settings=settings, noise=noise, seed=args.seed, device=args.device,
+            ending=args.format, keep=keep, executor=args.executor,
         )  # fmt: skip
+
+    def fits(batch: Batch) -> dict[tuple[str, str], Path]:
+        rows = made(batch, remark=False)  # falls are told once, by the stack
         failures.extend(row.failure for row in rows)
         return {(r.gates["study"], r.gates["law"]): r.path for r in rows if not r.failure}
 
-    whole = fits(curves, Path(args.out), args.keep_draws)
-    earlier: dict[str, list[Path]] = {}
+    first = batch(curves, Path(args.out), args.keep_draws)
+    ahead = {}
     for k in sorted({k for study in curves for k in origins(study)}):
         some = tuple(at_origin(study, k) for study in curves if k in origins(study))
-        common.say(f"leaving the future out: the first {k} cells of {len(some)} studies")
-        found = fits(replace(curves, studies=some), Path(args.out, ORIGINS, str(k)), KEPT)
-        for (study, _), path in found.items():
+        ahead[k] = batch(replace(curves, studies=some), Path(args.out, ORIGINS, str(k)), KEPT)
+    tell([first, *ahead.values()])
+    whole = fits(first)
+    earlier: dict[str, list[Path]] = {}
+    for k, some in ahead.items():
+        if not some.whole:
+            n = len({task.study.label for task in some.tasks})
+            common.say(f"leaving the future out: the first {k} cells of {n} studies")
+        for (study, _), path in fits(some).items():
             earlier.setdefault(study, []).append(path)
     with TemporaryDirectory() as folder:
         before = _Before(folder, curves, earlier, args.seed)
@@ -99,32 +113,57 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
             if not trees:
                 continue
-            found, made = before.of(study.label), len(earlier.get(study.label, []))
+            found, tried = before.of(study.label), len(earlier.get(study.label, []))
+            left = len(by_origin(found, trees)), len(origins(study))
+            failed = _failed(tried - len(found), tried, *left)
             others = before.others(study.label, tuple(trees))
             weights, heard, factor = combine(trees, found, usual, others, seed=args.seed)
-            heard = heard._replace(cautions=[*heard.cautions, *_untried(study, max(args.shots))])
+            cautions = [*heard.cautions, *_untried(study, max(args.shots))]
+            cautions += [failed] if failed and left[0] else []
+            whole_of = sum(usual[law] for law in trees)
             yield Stacked(
                 study.label,
                 list(trees.values()),
+                [usual[law] / whole_of for law in trees],
                 [weights[law] for law in trees],
-                heard,
+                heard._replace(cautions=cautions),
                 factor,
-                _left_out(study.label, made - len(found), made),
+                f"{study.label}: {failed}" if failed and not left[0] else "",
             )
+
+
+def near(shots: Sequence[int], curves: "Curves") -> list[int]:
+    """Those of the shots that lie within FAR times what was fitted of every curve.
+
+    Says where it leaves some out: nobody asked for them, and bands so far ahead held too little.
+    """
+    last, label = min((_last(study), study.label) for study in curves)
+    found = [n for n in shots if n <= FAR * last]
+    if len(found) < len(shots):
+        common.say(
+            f"predicted up to {found[-1]} shots: beyond {FAR} times the fitted ones, {last} of "
+            f"{label}, 90 % bands held {HELD}; ask for more with --shots"
+        )
+    return found
+
+
+def _last(study: "Study") -> int:
+    """The longest shots that were fitted of all its curves, or 1 if that is 0."""
+    return max(int(study.cells.loc[study.cells["fitted"], "shots"].max()), 1)
 
 
 def _untried(study: "Study", asked: int) -> list[str]:
     """What of a forecast is beyond what forecasts were tried on; asked: the last shots of it."""
-    fitted, cautions = study.cells.loc[study.cells["fitted"], "shots"], []
-    if len(fitted) < TRIED:
+    fitted, cautions = int(study.cells["fitted"].sum()), []
+    if fitted < TRIED:
         cautions.append(
-            f"{len(fitted)} cells were fitted: much of the forecast may be what is usual of other "
+            f"{fitted} cells were fitted: much of the forecast may be what is usual of other "
             f"curves, and it was never tried on fewer than {TRIED}"
         )
-    if asked > FAR * max(fitted.max(), 1):
+    if asked > FAR * _last(study):
         cautions.append(
             f"{asked} shots are over {FAR} times those fitted: so far ahead 90 % bands of "
-            f"probability held {HELD} of cells of real curves"
+            f"probability held {HELD}"
         )
     return cautions
 
@@ -164,10 +203,17 @@ class _Before:
         return [one for name, one in self.tables[laws].items() if name != study]
 
 
-def _left_out(study: str, failed: int, made: int) -> str:
+def _failed(failed: int, tried: int, left: int, origins: int) -> str:
+    """What to say of fits at origins that failed their gates; left: origins without any."""
     if not failed:
         return ""
+    what = f"{failed} of {tried} fits to the first cells alone did not converge"
+    if left:
+        return (
+            f"{what}: {origins - left} of {origins} origins count neither for weights nor for "
+            f"alarms; the forecast stands without them; they may be won back by more {LONGER}"
+        )
     return (
-        f"not converged, and left out with their origins: {failed} of {made} fits by which the "
-        f"laws of {study} are weighed"
+        f"{what}, and no origin is left: laws are weighed by the prior and the table's other "
+        f"studies alone, and no alarm looked at what cells foresaw; give more {LONGER}"
     )

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
-from bayesicl.cli.fit import fit_table
-from bayesicl.cli.stacks import ORIGINS, STACK, Stacked, stacks
+from bayesicl.cli.fit import fit_table, tell_share
+from bayesicl.cli.seen import Seen
+from bayesicl.cli.stacks import ORIGINS, STACK, Stacked, near, stacks
 from bayesicl.errors import CurveWarning, InputError
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ if TYPE_CHECKING:
     from bayesicl.alarm import Heard
     from bayesicl.curves import Curves
     from bayesicl.scale import Scale
+
+SHOTS = [0, 10, 100, 1000]  # where none are asked for
 
 
 @dataclass(frozen=True)
@@ -57,17 +60,17 @@ def told_of(
 ) -> Iterator[Told]:
     """One fit or stack after the other.
 
-    `failures` takes why some fits are not there, `weights` those of the stacks' laws.
+    `failures` takes why some fits are not there, `weights` those of the stacks' laws; args.shots
+    are chosen where none were asked for.
     """
     import pandas as pd
 
-    from bayesicl.forecast import curve_shots
-
-    grid = sorted({*args.shots, *curve_shots(max(args.shots))})  # of paths, to see them cross
     of_table = not _holds_fits(args.source[0])
     if of_table and args.law is None and args.noise is None and args.backgrounds == 1:
         args.law = [STACK]  # the recommended one
+    seen = Seen()
     if STACK not in (args.law or ()):
+        args.shots = args.shots or SHOTS
         if args.plot is not None:
             raise InputError(f"--plot is for --law {STACK}; draw fits with bayesicl plot")
         for source in args.source:
@@ -77,7 +80,7 @@ def told_of(
                     "mixture give the table's command again: its fits are kept"
                 )
         for tree in _fits(args, failures):
-            yield _of_fit(tree, args, grid)
+            yield _of_fit(tree, args, seen)
         return
     if others := [law for law in args.law if law != STACK and not law.endswith(".py")]:
         raise InputError(
@@ -90,16 +93,25 @@ def told_of(
             "--backgrounds"
         )
     if args.plot is not None:
-        if max(args.shots) == 0:
+        if args.shots == [0]:
             raise InputError("--plot draws up to the last of --shots: name some beyond 0")
         common.writable_folder(args.plot, "--plot")
-    for stack in stacks(_table(args), args, failures):
-        table = {"study": stack.study, "law": stack.laws, "weight": stack.weights}
-        weights.append(pd.DataFrame(table))
-        yield _of_stack(stack, args, grid)
+    curves = _table(args)
+    args.shots = args.shots or near(SHOTS, curves)
+    for stack in stacks(curves, args, failures):
+        table = {"study": stack.study, "law": stack.laws}
+        weights.append(pd.DataFrame(table | {"usual": stack.usual, "weight": stack.weights}))
+        yield _of_stack(stack, args, seen)
 
 
-def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> Told:
+def _grid(args: argparse.Namespace) -> list[int]:
+    """Where paths are drawn, to see them cross."""
+    from bayesicl.forecast import curve_shots
+
+    return sorted({*args.shots, *curve_shots(max(args.shots))})
+
+
+def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, seen: Seen) -> Told:
     from bayesicl.alarm import judge
     from bayesicl.forecast import predict
     from bayesicl.score import score_cells
@@ -111,29 +123,15 @@ def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, grid: list[int]) -> T
     cells = None
     if not tree["study"]["fitted"].all():
         cells = score_cells(tree, law=law, seed=args.seed)
-    prediction = predict(tree, grid, law=law, seed=args.seed)
+    prediction = predict(tree, _grid(args), law=law, seed=args.seed)
     named = {"study": label(tree), "law": law_label(tree)}
     asked = {"shots": args.shots, "threshold": args.threshold}
     moved = sensitivity([tree], [prediction], **asked, law=law)
-    heard = _flattered(judge([tree], [1.0], law=law, seed=args.seed), tree)
+    heard = seen.flattered(judge([tree], [1.0], law=law, seed=args.seed), tree)
     fitted = _fitted([tree])
     share, split = study_of(tree).fraction, tuple(fitted["cells"])
     verdict = Verdict(named, share, split, common.complaint(tree), heard)
     return Told(verdict, fitted, prediction, cells, moved)
-
-
-def _flattered(heard: "Heard", tree: "xr.DataTree") -> "Heard":
-    """With a caution where held-out cells of a fit were among those that its prior has seen."""
-    from bayesicl.population import learned_from
-
-    if tree["study"]["fitted"].all():
-        return heard
-    cautions = [
-        f"prior {prior} was learned from this very curve, its held-out cells among them: their "
-        "scores flatter the forecast"
-        for prior in learned_from(tree)
-    ]
-    return heard._replace(cautions=[*heard.cautions, *cautions])
 
 
 def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
@@ -151,7 +149,7 @@ def _fitted(trees: "Sequence[xr.DataTree]") -> "pd.DataFrame":
     return pd.DataFrame(rows).assign(converged=all(tree.attrs["passed"] for tree in trees))
 
 
-def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told:
+def _of_stack(stack: Stacked, args: argparse.Namespace, seen: Seen) -> Told:
     from bayesicl.alarm import in_words
     from bayesicl.files import file_name
     from bayesicl.forecast import predict
@@ -162,8 +160,8 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
     from bayesicl.tree import study_of
     from bayesicl.widen import widened, widened_cells
 
-    study, cells = study_of(stack.trees[0]), None
-    heard = _flattered(stack.heard, stack.trees[0])
+    study, cells, grid = study_of(stack.trees[0]), None, _grid(args)
+    heard = seen.flattered(stack.heard, stack.trees[0])
     if not study.cells["fitted"].all():
         parts = [held_out(tree, seed=args.seed) for tree in stack.trees]
         whole = mix(parts, stack.weights, seed=args.seed)
@@ -181,7 +179,7 @@ def _of_stack(stack: Stacked, args: argparse.Namespace, grid: list[int]) -> Told
         name = f"{file_name(study, STACK)}.png"
         common.say(f"drawn: {save_figure(figure, Path(args.plot, name))}")
     named, fitted = {"study": stack.study, "law": STACK}, _fitted(stack.trees)
-    worse = "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.left_out]))
+    worse = "; ".join(filter(None, [*map(common.complaint, stack.trees), stack.complaint]))
     asked = {"shots": args.shots, "threshold": args.threshold}
     return Told(
         Verdict(named, study.fraction, tuple(fitted["cells"]), worse, heard, stack.factor),
@@ -236,6 +234,7 @@ def _table(args: argparse.Namespace) -> "Curves":
         raise InputError(f"{first} is a table: say where its fits go with --out DIR")
     if args.keep_draws == 0:
         raise InputError("--keep-draws none: predictions need draws; leave it out")
+    tell_share(args.fit_shots, curves)
     return curves
 
 
