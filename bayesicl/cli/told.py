@@ -68,8 +68,8 @@ def told_of(
     of_table = not _holds_fits(args.source[0])
     if of_table and args.law is None and args.noise is None and args.backgrounds == 1:
         args.law = [STACK]  # the recommended one
-    seen = Seen()
-    if STACK not in (args.law or ()):
+    laws, seen = args.law or [], Seen()
+    if STACK not in laws:
         args.shots = args.shots or SHOTS
         if args.plot is not None:
             raise InputError(f"--plot is for --law {STACK}; draw fits with bayesicl plot")
@@ -82,7 +82,7 @@ def told_of(
         for tree in _fits(args, failures):
             yield _of_fit(tree, args, seen)
         return
-    if others := [law for law in args.law if law != STACK and not law.endswith(".py")]:
+    if others := [law for law in laws if law != STACK and not law.endswith(".py")]:
         raise InputError(
             f"--law {STACK} has laws of its own, those that its prior knows: leave out "
             f"{others[0]}; only files of your own laws may stand beside it"
