@@ -22,6 +22,7 @@ def folder(tmp_path_factory):
     table = pd.DataFrame({"task": "t", "shots": shots, "correct": correct, "total": 200})
     table.to_csv(folder / "curve.csv", index=False)
     told = json.loads(BUNDLED.read_text())
+    del told["seen"]
     told |= {"laws": {name: told["laws"][name] for name in LAWS}, "weights": LAWS}
     (folder / "mine.json").write_text(json.dumps(told))
     with pytest.MonkeyPatch.context() as patch:
@@ -86,7 +87,10 @@ def test_what_was_asked_for_is_not_left_out(folder, capsys):
     tables = json.loads(out)
     assert {row["shots"] for row in tables["curves"]} == {0, 1000}
     [far] = [row["caution"] for row in tables["cautions"] if "over 30 times" in row["caution"]]
-    assert far == f"1000 shots are over 30 times those fitted: so far ahead 90 % bands held {HELD}"
+    assert far == (
+        "1000 shots are over 30 times those fitted: so far ahead 90 % bands of probability held "
+        f"{HELD}"
+    )
     assert "long-context" in HELD
     assert not [line for line in err if line.startswith("predicted up to")]
     _, out, _ = run(capsys, folder)
