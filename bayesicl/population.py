@@ -32,12 +32,14 @@ from bayesicl.errors import InputError
 from bayesicl.law import AT, Design, Law, parted, unmoved
 from bayesicl.misfit import Misfit, both, sample_misfit
 from bayesicl.noise import Noise
+from bayesicl.prior_file import Wrong, read_record
 from bayesicl.priors import hypotheses
 from bayesicl.tree import study_of
 
 BUNDLED = Path(__file__).parent / "data" / "population.json"
 NAME = "population"
 FREEDOM = 4.0  # of the t: sources of curves differ, and the next one may be like none of them
+ADVICE = "correct it, or learn it anew with `bayesicl learn`"
 MISFIT = "misfit"  # its name among the noises of a prior
 
 
@@ -56,13 +58,8 @@ class Usual:
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> "Usual":
         """From a record of sites, centre and scale."""
-        sites, centre = tuple(record["sites"]), np.array(record["centre"], float)
         root = np.linalg.cholesky(np.array(record["scale"], float))
-        if (len(sites), len(sites)) != root.shape or centre.shape != root.shape[:1]:
-            raise ValueError(f"centre and scale must be of the {len(sites)} sites")
-        if not (np.isfinite(centre).all() and np.isfinite(root).all()):
-            raise ValueError("centre and scale must be finite numbers")
-        return cls(sites, centre, root)
+        return cls(tuple(record["sites"]), np.array(record["centre"], float), root)
 
     def split(self, u) -> dict[str, jax.Array]:
         """Each site's number, (1,) as of one curve, from a round u (d,)."""
@@ -92,21 +89,15 @@ class Population:
 
 @cache
 def _read(path: Path, stamp: tuple[float, int]) -> Population:
-    try:
-        record = json.loads(path.read_text())
-        densities = json.dumps([record["laws"], record["noises"]], sort_keys=True)
-        digest = hashlib.sha256(densities.encode()).hexdigest()
-        laws, noises = (
-            {k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")
-        )
-        name, weights = NAME if path == BUNDLED else path.stem, record.get("weights", {})
-        seen = frozenset(record.get("seen", ()))
-        return Population(name, laws, noises, weights, record["source"], seen, digest)
-    except (ValueError, KeyError, TypeError, AttributeError, np.linalg.LinAlgError) as error:
-        raise InputError(
-            f"prior {path}: not a file that `bayesicl learn` wrote ({type(error).__name__}: "
-            f"{error})"
-        ) from error
+    record = read_record(path)
+    densities = json.dumps([record["laws"], record["noises"]], sort_keys=True)
+    digest = hashlib.sha256(densities.encode()).hexdigest()
+    laws, noises = (
+        {k: Usual.of(v) for k, v in record[what].items()} for what in ("laws", "noises")
+    )
+    name, weights = NAME if path == BUNDLED else path.stem, record.get("weights", {})
+    seen = frozenset(record.get("seen", ()))
+    return Population(name, laws, noises, weights, record["source"], seen, digest)
 
 
 def load_population(name: str) -> Population:
@@ -120,10 +111,15 @@ def load_population(name: str) -> Population:
     path = path_of(name)
     if path != BUNDLED and path.stem == NAME:
         raise InputError(f"prior {name!r}: {NAME!r} is bayesicl's own; give yours another name")
+    if path.is_dir():
+        raise InputError(f"prior {name}: is a folder; name the file of `bayesicl learn` in it")
     if not path.is_file():
         raise InputError(f"prior {name!r}: no such file; the name of bayesicl's own is {NAME!r}")
     stat = path.stat()
-    found = _read(path, (stat.st_mtime, stat.st_size))
+    try:
+        found = _read(path, (stat.st_mtime, stat.st_size))
+    except Wrong as error:
+        raise InputError(f"prior {name}: {error}; {ADVICE}") from error
     if not found.laws and not found.noises:
         raise InputError(f"prior {name}: it holds no laws; learn it anew with `bayesicl learn`")
     return found
@@ -136,10 +132,15 @@ def path_of(name: str) -> Path:
 
 def learned_from(tree: xr.DataTree) -> list[str]:
     """The learned priors of a fit that were learned from its own curve, as far as they tell."""
-    _, of_law = parted(tree.attrs["law_path"] or tree.attrs["law"])
-    _, _, of_noise = tree.attrs["noise"].partition(AT)
-    priors = sorted({of_law, of_noise} - {""})
-    return [one for one in priors if study_of(tree).digest in load_population(one).seen]
+    digest, priors = study_of(tree).digest, priors_of(tree.attrs)
+    return [one for one in sorted(priors) if digest in load_population(one).seen]
+
+
+def priors_of(attrs: Mapping[Any, Any]) -> set[str]:
+    """Names and files of the learned priors of a fit's law and noise, from its attributes."""
+    _, of_law = parted(attrs["law_path"] or attrs["law"])
+    _, _, of_noise = attrs["noise"].partition(AT)
+    return {of_law, of_noise} - {""}
 
 
 class Round(dist.Distribution):

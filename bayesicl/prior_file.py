@@ -1,75 +1,57 @@
-"""Checks of a learned prior's file: what is wrong, where in it, and what to do, in one line.
-
-`population` reads such files, and takes for granted what is checked here.
-"""
+"""A learned prior's file, read and checked: what is wrong, and where in it, in one line."""
 
 import json
 from collections.abc import Mapping
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from bayesicl.errors import InputError
-
-ADVICE = "correct it, or learn it anew with `bayesicl learn`"
 SYMMETRIC = 1e-6  # as a correlation: by so much rounding may set two entries apart
 
 
-def check_prior(name: str) -> None:
-    """Raise InputError where the file of this name is there and is no learned prior."""
-    path = Path(name)
-    if path.is_dir():
-        raise InputError(f"prior {name}: is a folder; name the file of `bayesicl learn` in it")
-    if path.is_file():
-        stat = path.stat()
-        if wrong := _wrong(path, (stat.st_mtime, stat.st_size)):
-            raise InputError(f"prior {name}: {wrong}; {ADVICE}")
-
-
-class _Wrong(Exception):
+class Wrong(Exception):
     """What is wrong, and where."""
 
 
-@cache
-def _wrong(path: Path, stamp: tuple[float, int]) -> str:
-    try:
-        _check(_parsed(path))
-    except _Wrong as error:
-        return str(error)
-    return ""
+def read_record(path: Path) -> dict[str, Any]:
+    """What the file holds, with nothing wrong in it.
+
+    Raises Wrong where it is no learned prior.
+    """
+    return _checked(_parsed(path))
 
 
 def _parsed(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8")
     except OSError as error:
-        raise _Wrong(f"cannot be read ({error.strerror or error})") from error
+        raise Wrong(f"cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
-        raise _Wrong("is not UTF-8 text, as JSON is") from error
+        raise Wrong("is not UTF-8 text, as JSON is") from error
     if not text.strip():
-        raise _Wrong("the file is empty")
+        raise Wrong("the file is empty")
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
-        raise _Wrong(f"{where}: is not JSON ({error.msg})") from error
+        raise Wrong(f"{where}: is not JSON ({error.msg})") from error
     except RecursionError as error:
-        raise _Wrong("is nested too deeply") from error
+        raise Wrong("is nested too deeply") from error
 
 
-def _check(record: Any) -> None:
+def _checked(record: Any) -> dict[str, Any]:
     whole = _object(record, "the file", ("source", "laws", "noises"))
     if not isinstance(whole["source"], str):
-        raise _Wrong(f"`source` must be text, got {_kind(whole['source'])}")
+        raise Wrong(f"`source` must be text, got {_kind(whole['source'])}")
     for group in ("laws", "noises"):
         for name, usual in _object(whole[group], f"`{group}`").items():
             _check_usual(usual, f"{group}.{name}")
     seen = whole.get("seen", [])
     if not (isinstance(seen, list) and all(isinstance(one, str) for one in seen)):
-        raise _Wrong("`seen` must be a list of texts, the hashes of curves")
+        raise Wrong("`seen` must be a list of texts, the hashes of curves")
     _check_weights(whole)
+    return whole
 
 
 def _check_usual(usual: Any, where: str) -> None:
@@ -77,22 +59,22 @@ def _check_usual(usual: Any, where: str) -> None:
     own = _object(usual, where, ("sites", "centre", "scale"))
     sites = own["sites"]
     if not (isinstance(sites, list) and sites and all(isinstance(one, str) for one in sites)):
-        raise _Wrong(f"{where}.sites must be a list of names of parameters")
+        raise Wrong(f"{where}.sites must be a list of names of parameters")
     if len(set(sites)) < len(sites):
-        raise _Wrong(f"{where}.sites names a parameter twice")
+        raise Wrong(f"{where}.sites names a parameter twice")
     d = len(sites)
     _numbers(own["centre"], f"{where}.centre", d)
     scale, place = own["scale"], f"{where}.scale"
     if not (isinstance(scale, list) and len(scale) == d):
         rows = f"{len(scale)} rows" if isinstance(scale, list) else _kind(scale)
-        raise _Wrong(f"{place} must be a list of {d} rows, one for each of its sites, got {rows}")
+        raise Wrong(f"{place} must be a list of {d} rows, one for each of its sites, got {rows}")
     for i, row in enumerate(scale):
         _numbers(row, f"{place}, row {i + 1}", d)
     matrix = np.array(scale, float)
     far, sd = np.abs(matrix - matrix.T), np.sqrt(np.abs(np.diag(matrix)))
     if (far > SYMMETRIC * np.outer(sd, sd)).any():
         i, j = np.unravel_index(np.argmax(far), far.shape)
-        raise _Wrong(
+        raise Wrong(
             f"{place} must be symmetric, got {matrix[i, j]:g} in row {i + 1}, column {j + 1}, and "
             f"{matrix[j, i]:g} in row {j + 1}, column {i + 1}"
         )
@@ -100,7 +82,7 @@ def _check_usual(usual: Any, where: str) -> None:
         np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError as error:
         least = np.linalg.eigvalsh(matrix).min()
-        raise _Wrong(
+        raise Wrong(
             f"{place} must be positive definite, as variances and covariances are, and its least "
             f"eigenvalue is {least:g}"
         ) from error
@@ -111,28 +93,28 @@ def _check_weights(whole: Mapping[str, Any]) -> None:
     for name, weight in weights.items():
         if name not in whole["laws"]:
             known = ", ".join(whole["laws"]) or "none"
-            raise _Wrong(f"weights.{name}: no law of that name is among its laws ({known})")
+            raise Wrong(f"weights.{name}: no law of that name is among its laws ({known})")
         if not _is_number(weight) or weight < 0:
-            raise _Wrong(f"weights.{name} must be a number of at least 0, got {_shown(weight)}")
+            raise Wrong(f"weights.{name} must be a number of at least 0, got {_shown(weight)}")
     if weights and not sum(weights.values()) > 0:
-        raise _Wrong("`weights` are all 0")
+        raise Wrong("`weights` are all 0")
 
 
 def _object(value: Any, where: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _Wrong(f"{where} must be an object, {{...}}, got {_kind(value)}")
+        raise Wrong(f"{where} must be an object, {{...}}, got {_kind(value)}")
     if missing := [name for name in needed if name not in value]:
-        raise _Wrong(f"{where} lacks {', '.join(f'`{name}`' for name in missing)}")
+        raise Wrong(f"{where} lacks {', '.join(f'`{name}`' for name in missing)}")
     return value
 
 
 def _numbers(value: Any, where: str, d: int) -> None:
     if not (isinstance(value, list) and len(value) == d):
         got = f"{len(value)}" if isinstance(value, list) else _kind(value)
-        raise _Wrong(f"{where} must be a list of {d} numbers, one for each of its sites, got {got}")
+        raise Wrong(f"{where} must be a list of {d} numbers, one for each of its sites, got {got}")
     for one in value:
         if not _is_number(one):
-            raise _Wrong(f"{where} must hold finite numbers, got {_shown(one)}")
+            raise Wrong(f"{where} must hold finite numbers, got {_shown(one)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -1,42 +1,29 @@
 """From a saved fit back to what computes: its engine and its draws."""
 
 import json
-from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from bayesicl.engine import Engine
 from bayesicl.errors import InputError
-from bayesicl.law import AT, Law, parted
+from bayesicl.law import Law
 from bayesicl.noise import Noise
 from bayesicl.noises import load_noise
-from bayesicl.population import NAME
-from bayesicl.prior_file import check_prior
 from bayesicl.settings import Settings
 from bayesicl.tree import law_of
 
 
 def engine_of(tree: xr.DataTree, law: str | Path | Law | None = None) -> Engine:
     """An engine with the law, noise and settings of a fit; fits that agree in these share it."""
-    for prior in priors_of(tree.attrs) - {NAME}:
-        check_prior(prior)
     noise = load_noise(tree.attrs["noise"], tree["study"].attrs["kind"])
     if noise.source_hash != tree.attrs.get("noise_hash", ""):
         raise InputError(
             f"noise {noise.name!r}: its prior has changed since this fit was made; fit again"
         )
     return _engine(law_of(tree, law), noise, Settings(**json.loads(tree.attrs["settings"])))
-
-
-def priors_of(attrs: Mapping[Any, Any]) -> set[str]:
-    """Names and files of the learned priors of a fit's law and noise, from its attributes."""
-    _, of_law = parted(attrs["law_path"] or attrs["law"])
-    _, _, of_noise = attrs["noise"].partition(AT)
-    return {of_law, of_noise} - {""}
 
 
 @lru_cache(maxsize=16)

@@ -131,7 +131,7 @@ class Store:
 
 
 def _apart(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
-    """What a fit was made with, and what is asked for now; content keys differ."""
+    """In what a fit differs from the one that is asked for; their content keys are others."""
     was, now = ({**a, **json.loads(a["settings"])} for a in (found, asked))
     names = ("seed", "backgrounds", "device", *json.loads(asked["settings"]))
     moved = [f"{n} {was.get(n)}, now {now[n]}" for n in names if str(was.get(n)) != str(now[n])]

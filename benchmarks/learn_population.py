@@ -30,8 +30,8 @@ from holdouts.sources import (
     read_sources,
 )
 
+from bayesicl.cli.batch import fit_and_save
 from bayesicl.cli.chosen import chosen_laws
-from bayesicl.cli.fit import fit_and_save
 from bayesicl.curves import Curves
 from bayesicl.files import load
 from bayesicl.learn import learn

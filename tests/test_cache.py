@@ -221,6 +221,6 @@ def test_code_hash_is_of_all_that_fits_are_made_by():
         name = waiting.pop()
         seen.add(name)
         waiting |= _imports(package / f"{name}.py") - seen
-    data = {"curves", "checks", "alike", "parse", "table", "study"}
+    data = {"curves", "checks", "alike", "prior_file", "parse", "table", "study"}
     results = {"fit", "plan", "tree", "writing", "fall"}
     assert seen - data - results - {"errors", "code", "cache"} == set(SHARED)

@@ -7,8 +7,7 @@ import pytest
 
 from bayesicl.cli import main
 from bayesicl.errors import InputError
-from bayesicl.population import BUNDLED, NAME
-from bayesicl.prior_file import ADVICE, check_prior
+from bayesicl.population import ADVICE, load_population
 
 
 def record():
@@ -107,7 +106,7 @@ def test_what_is_wrong_is_told_with_its_place(case, tmp_path):
     path = tmp_path / "mine.json"
     path.write_text(made if isinstance(made, str) else json.dumps(made(record())))
     with pytest.raises(InputError) as told:
-        check_prior(str(path))
+        load_population(str(path))
     assert str(told.value).startswith(f"prior {path}: {words}")
     assert str(told.value).endswith(f"; {ADVICE}")
     assert "Error" not in str(told.value)
@@ -123,18 +122,15 @@ def test_sound_priors_and_what_is_not_there(tmp_path):
         at("weights", value={})(record()),
     ):
         path.write_text(json.dumps(told))
-        check_prior(str(path))
-    check_prior(str(BUNDLED))
-    check_prior(NAME)
-    check_prior(str(tmp_path / "nowhere.json"))  # whoever loads it says so
+        load_population(str(path))
     path.write_text("")  # a file that was changed is looked at again
     with pytest.raises(InputError, match="the file is empty"):
-        check_prior(str(path))
+        load_population(str(path))
     path.write_bytes(b"\xff\xfe\x00{")
     with pytest.raises(InputError, match="is not UTF-8 text"):
-        check_prior(str(path))
+        load_population(str(path))
     with pytest.raises(InputError, match="is a folder; name the file"):
-        check_prior(str(tmp_path))
+        load_population(str(tmp_path))
 
 
 @pytest.mark.parametrize(

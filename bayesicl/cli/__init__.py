@@ -35,7 +35,6 @@ from bayesicl.cli import (
     recognition,
     summary,
 )
-from bayesicl.cli.chosen import check_priors
 from bayesicl.cli.common import say
 from bayesicl.errors import CurveWarning, InputError
 
@@ -52,7 +51,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         warnings.showwarning = _curve_warnings_in_words(warnings.showwarning)
         try:
             args = parser().parse_args(argv)
-            check_priors(args)
             return args.run(args)
         except InputError as error:
             say(f"error: {error}")

@@ -1,6 +1,5 @@
 """Which laws, and which noise, the options of a command ask for."""
 
-import argparse
 from collections.abc import Iterable, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
@@ -12,22 +11,6 @@ if TYPE_CHECKING:
     from bayesicl.curves import Curves
     from bayesicl.law import Law
     from bayesicl.scale import Scale
-
-
-def check_priors(args: argparse.Namespace) -> None:
-    """Raise InputError where a learned prior that the options name has a file that is none."""
-    law = getattr(args, "law", None) or []
-    names = [law] if isinstance(law, str) else list(law)
-    noise, prior = (getattr(args, name, None) or "" for name in ("noise", "prior"))
-    if not prior and not any("@" in name for name in (*names, noise)):
-        return  # and nothing heavy is loaded
-    from bayesicl.law import AT, parted
-    from bayesicl.population import NAME
-    from bayesicl.prior_file import check_prior
-
-    named = {prior, noise.partition(AT)[2], *(parted(name)[1] for name in names)}
-    for one in sorted(named - {"", NAME}):
-        check_prior(one)
 
 
 def chosen_laws(

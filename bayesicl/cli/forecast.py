@@ -35,8 +35,8 @@ from typing import TYPE_CHECKING, Any
 
 from bayesicl.cli import common
 from bayesicl.cli.shown import HEADINGS, for_people
-from bayesicl.cli.stacks import STACK
-from bayesicl.cli.told import SHOTS, Told, Verdict, told_of
+from bayesicl.cli.stacks import SHOTS, STACK
+from bayesicl.cli.told import Told, Verdict, told_of
 from bayesicl.errors import InputError
 
 if TYPE_CHECKING:

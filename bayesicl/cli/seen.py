@@ -19,8 +19,7 @@ class Seen:
 
     def flattered(self, heard: "Heard", tree: "xr.DataTree") -> "Heard":
         """With a caution where held-out cells of a fit were among those that its prior has seen."""
-        from bayesicl.population import learned_from, load_population
-        from bayesicl.restore import priors_of
+        from bayesicl.population import learned_from, load_population, priors_of
 
         if tree["study"]["fitted"].all():
             return heard

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from bayesicl.study import Study
 
 STACK = "stack"
+SHOTS = [0, 10, 100, 1000]  # of a forecast, where none are asked for
 ORIGINS = "origins"  # folder of fits from which the laws were weighed
 KEPT = 250  # draws a chain of a fit at an origin, as in benchmarks/forecast.py
 TRIED = 5  # cells of the shortest fits on which forecasts were tried (benchmarks/forecast.py)
@@ -80,6 +81,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     if len(laws) == 1:
         common.say(f"the stack is of one law, {laws[0].name}: nothing is weighed")
     noise = learned_noise(curves, "misfit", prior)
+    args.shots = args.shots or _near(SHOTS, curves)
     settings = Settings(chains=args.chains, warmup=args.warmup, draws=args.draws)
 
     def batch(some: Curves, out: Path, keep: int | None) -> Batch:
@@ -132,7 +134,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             )
 
 
-def near(shots: Sequence[int], curves: "Curves") -> list[int]:
+def _near(shots: Sequence[int], curves: "Curves") -> list[int]:
     """Those of the shots that lie within FAR times what was fitted of every curve.
 
     Says where it leaves some out: nobody asked for them, and bands so far ahead held too little.

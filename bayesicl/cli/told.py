@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from bayesicl.cli import common
 from bayesicl.cli.fit import fit_table, tell_share
 from bayesicl.cli.seen import Seen
-from bayesicl.cli.stacks import ORIGINS, STACK, Stacked, near, stacks
+from bayesicl.cli.stacks import ORIGINS, SHOTS, STACK, Stacked, stacks
 from bayesicl.errors import CurveWarning, InputError
 
 if TYPE_CHECKING:
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from bayesicl.alarm import Heard
     from bayesicl.curves import Curves
     from bayesicl.scale import Scale
-
-SHOTS = [0, 10, 100, 1000]  # where none are asked for
 
 
 @dataclass(frozen=True)
@@ -96,9 +94,7 @@ def told_of(
         if args.shots == [0]:
             raise InputError("--plot draws up to the last of --shots: name some beyond 0")
         common.writable_folder(args.plot, "--plot")
-    curves = _table(args)
-    args.shots = args.shots or near(SHOTS, curves)
-    for stack in stacks(curves, args, failures):
+    for stack in stacks(_table(args), args, failures):
         table = {"study": stack.study, "law": stack.laws}
         weights.append(pd.DataFrame(table | {"usual": stack.usual, "weight": stack.weights}))
         yield _of_stack(stack, args, seen)
