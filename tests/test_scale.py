@@ -299,8 +299,9 @@ def tables(tmp_path, monkeypatch):
         ("fit means.csv --out new --law manyshot --noise given-se", "does not suit an outcome of "
          "kind 'nll aggregated'"),
         ("forecast means.csv --out new --law stack", "prior population knows discounted_scoring, "
-         "hill, power, of which bayesicl has none of mean_nll; leave out --prior and --law stack, "
-         "and fit --law manyshot, or learn a prior from such fits (bayesicl learn)"),
+         "hill, power, of which bayesicl has none of mean_nll; take --law manyshot without "
+         "--prior, or learn a prior from such fits (bayesicl learn)"),
+        ("forecast means.csv --out new", "of which bayesicl has none of mean_nll; take --law man"),
         ("forecast means.csv --out new --law manyshot --fit-points 4 --threshold -1",
          "--threshold must be above 0 nats, got -1"),
         ("forecast counts.csv --out new --law power --fit-points 4 --threshold 1.5",

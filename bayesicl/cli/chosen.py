@@ -43,8 +43,8 @@ def chosen_laws(
         if names is None and not suited and not beside:
             raise InputError(
                 f"prior {prior} knows {', '.join(known)}, of which bayesicl has none of "
-                f"{scale.name}; leave out --prior and --law stack, and fit --law "
-                f"{' '.join(laws_of(scale))}, or learn a prior from such fits (bayesicl learn)"
+                f"{scale.name}; take --law {' '.join(laws_of(scale))} without --prior, or "
+                "learn a prior from such fits (bayesicl learn)"
             )
         if "paper" in (names or ()):
             own = ", ".join(law for law in PAPER if law in known) or "none"
