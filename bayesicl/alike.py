@@ -15,11 +15,11 @@ def check_alike(table: Table, column: str, codes: np.ndarray, labels: list[str])
     Raises InputError where two differ by nothing that can be seen (spaces, or how accents are put
     together). Warns where they differ in upper and lower case alone, which may be meant.
     """
-    plain = [" ".join(unicodedata.normalize("NFC", label).split()) for label in labels]
+    plain = [" ".join(_seen(label).split()) for label in labels]
     if same := _pairs(plain):
         raise InputError(
             f"{_told(table, column, codes, labels, same)}: they look alike and are two names; "
-            "write them alike"
+            "write them alike, or give them names that differ to the eye"
         )
     if same := _pairs([text.casefold() for text in plain]):
         warnings.warn(
@@ -28,6 +28,12 @@ def check_alike(table: Table, column: str, codes: np.ndarray, labels: list[str])
             CurveWarning,
             stacklevel=5,
         )
+
+
+def _seen(label: str) -> str:
+    """A label without characters that take no room, and with its accents in one way."""
+    shown = "".join(c for c in label if unicodedata.category(c) != "Cf")
+    return unicodedata.normalize("NFC", shown)
 
 
 def _pairs(texts: list[str]) -> list[tuple[int, int]]:

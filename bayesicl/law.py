@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -190,10 +191,12 @@ def load_law(law: str | Path | Law) -> Law:
         return law_under(load_law(law), prior, load_population(prior))
     path = Path(law)
     if path.suffix != ".py":
+        close = get_close_matches(str(law), LAWS, n=1)
+        meant = f" ({close[0]!r}?)" if close else ""
         raise InputError(
-            f"unknown law {str(law)!r}: choose from {', '.join(LAWS)}, one of them under a learned "
-            "prior (such as power@population), or the path of a Python file that defines one; "
-            "stack is a forecast (bayesicl forecast TABLE --law stack)"
+            f"unknown law {str(law)!r}{meant}: choose from {', '.join(LAWS)}, one of them under a "
+            "learned prior (such as power@population), or the path of a Python file that defines "
+            "one; stack is a forecast (bayesicl forecast TABLE --law stack)"
         )
     if not path.is_file():
         raise InputError(f"law file {path}: no such file")

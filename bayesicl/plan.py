@@ -199,4 +199,5 @@ def try_law(law: Law, study: Study, backgrounds: int) -> None:
         raise InputError(
             f"law file {law.path}: log p must be a number of at most {highest:g} for every draw of "
             f"the prior, got {out[wrong][0]:g}; check the signs in `curve`"
+            + (", and the scale in the prior's file" if AT in law.name else "")
         )

@@ -122,7 +122,8 @@ def _threshold(ax: Axes, prediction: xr.Dataset, threshold: float) -> str:
         tick = {"color": ALERT, "marker": "|", "markersize": 15, "markeredgewidth": 2, "zorder": 5}
         ax.plot(middle, threshold, label="n*, median", **tick)
     told = [f"{x:.0f}" if x <= last else f"> {last:.0f}" for x in (middle, low, high)]
-    return f"shots to {threshold:g}, n*: median {told[0]}, 90 % interval {told[1]} to {told[2]}"
+    span = f"{told[1]} to {told[2]}" if low <= last else told[1]
+    return f"shots to {threshold:g}, n*: median {told[0]}, 90 % interval {span}"
 
 
 def _words(prediction: xr.Dataset) -> dict[str, str]:

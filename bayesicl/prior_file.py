@@ -24,7 +24,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 def _parsed(path: Path) -> Any:
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise Wrong(f"cannot be read ({error.strerror or error})") from error
     except UnicodeDecodeError as error:
@@ -36,12 +36,14 @@ def _parsed(path: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}"
         raise Wrong(f"{where}: is not JSON ({error.msg})") from error
+    except ValueError as error:  # a number of thousands of digits
+        raise Wrong(f"holds what is no number of JSON ({error})") from error
     except RecursionError as error:
         raise Wrong("is nested too deeply") from error
 
 
 def _checked(record: Any) -> dict[str, Any]:
-    whole = _object(record, "the file", ("source", "laws", "noises"))
+    whole = _object(record, "the file", ("source", "laws", "noises"), ("seen", "weights"))
     if not isinstance(whole["source"], str):
         raise Wrong(f"`source` must be text, got {_kind(whole['source'])}")
     for group in ("laws", "noises"):
@@ -56,7 +58,9 @@ def _checked(record: Any) -> dict[str, Any]:
 
 def _check_usual(usual: Any, where: str) -> None:
     """Sites, centre and scale of a law or a noise."""
-    own = _object(usual, where, ("sites", "centre", "scale"))
+    own = _object(usual, where, ("sites", "centre", "scale"), ("curves",))
+    if not _is_number(own.get("curves", 1)) or own.get("curves", 1) < 1:
+        raise Wrong(f"{where}.curves must be how many there were, got {_shown(own['curves'])}")
     sites = own["sites"]
     if not (isinstance(sites, list) and sites and all(isinstance(one, str) for one in sites)):
         raise Wrong(f"{where}.sites must be a list of names of parameters")
@@ -100,11 +104,15 @@ def _check_weights(whole: Mapping[str, Any]) -> None:
         raise Wrong("`weights` are all 0")
 
 
-def _object(value: Any, where: str, needed: tuple[str, ...] = ()) -> dict[str, Any]:
+def _object(
+    value: Any, where: str, needed: tuple[str, ...] = (), others: tuple[str, ...] = ()
+) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise Wrong(f"{where} must be an object, {{...}}, got {_kind(value)}")
     if missing := [name for name in needed if name not in value]:
         raise Wrong(f"{where} lacks {', '.join(f'`{name}`' for name in missing)}")
+    if odd := sorted(set(value) - {*needed, *others} if needed else ()):
+        raise Wrong(f"{where} has {_shown(odd[0])}, which is none of {', '.join(needed + others)}")
     return value
 
 

@@ -622,14 +622,17 @@ def test_bad_splits(settings, message):
 
 
 @pytest.mark.parametrize("column", ["task", "model", "hypothesis"])
-@pytest.mark.parametrize("other", ["caf\u00e9 ", " caf\u00e9", "caf\u00e9\u00a0", "cafe\u0301"])
+@pytest.mark.parametrize(
+    "other", ["caf\u00e9 ", " caf\u00e9", "caf\u00e9\u00a0", "cafe\u0301", "caf\u00e9\u200b"]
+)
 def test_names_that_nobody_can_tell_apart_are_refused(other, column):
     table = pd.concat([counts(**{column: "caf\u00e9"}), counts(**{column: other})])
     with pytest.raises(InputError) as told:
         read_curves(table, by=("model", "variant", "task"))
     assert str(told.value) == (
         f"DataFrame: `{column}` holds 'caf\u00e9' (row 0 first) and {other!r} (row 3 first): they "
-        "look alike and are two names; write them alike"
+        "look alike and are two names; write them alike, or give them names that differ to the "
+        "eye"
     )
 
 

@@ -226,7 +226,12 @@ def test_what_is_finished(trees, tmp_path):
         ({"data_hash": "b"}, "other data"),
         ({"fitted_hash": "b"}, "other data"),
         ({"noise_hash": "b"}, "what a/mine.json held before it was changed"),
-        ({"law_hash": "b"}, "what a/mine.json held before it was changed"),
+        ({"law_hash": "b"}, "what hill held before it was changed"),
+        (
+            {"law_hash": "b", "law_path": "hill@c.json", "noise": "beta-binomial"},
+            "noise misfit@a/mine.json and prior a/mine.json, now noise beta-binomial and prior "
+            "c.json",
+        ),
         ({"noise_hash": "b", "law_hash": "b"}, "what a/mine.json held before it was changed"),
         (
             {"noise": "misfit@b/mine.json", "law_path": "hill@b/mine.json"},

@@ -53,9 +53,13 @@ def test_the_first_run_says_what_it_does_and_does_not(folder):
         f"leaving the future out: the first {k} cells of 1 studies" for k in (3, 4)
     ]
     assert not [line for line in said if "anew" in line or "kept" in line]
-    assert [line for line in said if line.startswith("predicted up to")] == [
-        f"predicted up to 100 shots: beyond 30 times the fitted ones, 8 of t, 90 % bands held "
-        f"{HELD}; ask for more with --shots"
+    assert [line for line in said if line.startswith("left out")] == [
+        "left out: 1000 shots, over 30 times the fitted ones (8 of t); so far ahead 90 % bands "
+        f"held {HELD}. Name them with --shots to have them"
+    ]
+    assert [line for line in said if "fits to make" in line] == [
+        f"{FITS} fits to make: of all that is fitted, and of its first cells, by which laws are "
+        "weighed"
     ]
     [unknown] = [line for line in said if "does not list the curves" in line]
     assert f"prior {folder / 'mine.json'} does not list" in unknown
@@ -70,6 +74,7 @@ def test_a_run_that_is_all_there_says_so_in_one_line(folder, capsys):
         f"{FITS} of {FITS} fits were finished before and are kept"
     ]
     assert not [line for line in err if line.startswith("leaving") or "passed" in line]
+    assert not [line for line in err if "fits to make" in line]
     tables = json.loads(out)
     assert {row["shots"] for row in tables["curves"]} == {0, 10, 100}
     assert not [row for row in tables.get("cautions", []) if "over 30 times" in row["caution"]]
@@ -92,7 +97,7 @@ def test_what_was_asked_for_is_not_left_out(folder, capsys):
         f"{HELD}"
     )
     assert "long-context" in HELD
-    assert not [line for line in err if line.startswith("predicted up to")]
+    assert not [line for line in err if line.startswith("left out")]
     _, out, _ = run(capsys, folder)
     assert "usual  weight" in out.partition("\nWeights of the laws: `usual`")[2].splitlines()[1]
 
@@ -114,16 +119,19 @@ def test_fits_at_origins_that_failed(folder, capsys):
     code, out, err = run(capsys, folder, "--json")
     assert code == 0
     [told] = [row["caution"] for row in json.loads(out)["cautions"] if "converge" in row["caution"]]
-    assert told.startswith("2 of 4 fits to the first cells alone did not converge: 1 of 2 origins")
+    failed = "fits to the first cells alone did not converge or broke down"
+    assert told.startswith(f"2 of 4 {failed}: 1 of 2 origins")
     assert told.endswith("by more --warmup and --draws (all fits are then made anew)")
     assert not [line for line in err if "converge" in line]
     fail(folder, 3, 4)
     code, out, err = run(capsys, folder, "--json")
     assert code == 3
     [line] = [line for line in err if "converge" in line]
-    assert line.startswith("t: 4 of 4 fits to the first cells alone did not converge, and no ori")
+    assert line.startswith(f"t: 4 of 4 {failed}, and no origin is left")
     assert line.endswith("give more --warmup and --draws (all fits are then made anew)")
-    for row in json.loads(out)["weights"]:
+    tables = json.loads(out)
+    assert line.removeprefix("t: ") in [row["caution"] for row in tables["cautions"]]
+    for row in tables["weights"]:
         assert row["weight"] == pytest.approx(row["usual"])
     fail(folder)
     code, out, _ = run(capsys, folder, "--json")

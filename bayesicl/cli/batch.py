@@ -133,6 +133,11 @@ def tell(batches: Sequence[Batch]) -> None:
             f"{anew.total()} of {total} fits are made anew, in the place of those in "
             f"{batches[0].out}: {'; '.join(why)}"
         )
+    if len(batches) > 1 and total > kept:
+        common.say(
+            f"{total - kept} fits to make: of all that is fitted, and of its first cells, by which "
+            "laws are weighed"
+        )
 
 
 def made(batch: Batch, *, remark: bool = True) -> list[Row]:

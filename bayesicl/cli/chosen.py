@@ -84,20 +84,24 @@ def _unknown(prior: str, known: Iterable[str], names: Sequence[str]) -> list[str
     lines = []
     for law in known:
         if law not in LAWS and law not in given:
-            meant = get_close_matches(law, LAWS, n=1, cutoff=0.6)
-            typo = f"if {meant[0]!r} is meant, correct it in the file; " if meant else ""
             lines.append(
-                f"prior {prior}: law {law!r} is none of bayesicl's and goes unused; {typo}if it is "
-                "your own, name its file with --law (beside stack, for a stack)"
+                f"prior {prior}: law {law!r} is none of bayesicl's and goes unused"
+                f"{_meant(law, LAWS)}; if it is your own, name its file with --law (beside stack, "
+                "for a stack)"
             )
     return lines
+
+
+def _meant(name: str, known: Iterable[str]) -> str:
+    meant = get_close_matches(name, known, n=1)
+    return f"; if {meant[0]!r} is meant, correct it in the file" if meant else ""
 
 
 def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
     """The name of a noise under a learned prior; says what of it that does not know."""
     from bayesicl.law import AT
     from bayesicl.misfit import SUFFIX
-    from bayesicl.noises import load_noise
+    from bayesicl.noises import NOISES, load_noise
     from bayesicl.population import MISFIT, load_population
 
     if AT in noise:
@@ -111,4 +115,7 @@ def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
             f"prior {prior} has nothing on noise {', '.join(unknown)}: there the declared prior "
             "holds"
         )
+    for name in sorted(known - {MISFIT, *NOISES}):
+        meant = _meant(name, [MISFIT, *NOISES])
+        common.say(f"prior {prior}: noise {name!r} is none of bayesicl's and goes unused{meant}")
     return f"{noise}{AT}{prior}" if parts & known else noise

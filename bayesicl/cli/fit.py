@@ -81,7 +81,7 @@ def tell_share(asked: str | None, curves: "Curves") -> None:
     percent = float(asked.strip().removesuffix("%"))
     used = [100 * study.fraction for study in curves]
     if off := [share for share in used if abs(share - percent) >= 0.5]:
-        span = dict.fromkeys(f"{share:.2g}" for share in (min(off), max(off)))
+        span = dict.fromkeys(f"{share:.0f}" for share in (min(off), max(off)))
         common.say(
             f"--fit-shots {asked}: of {len(off)} of {len(used)} studies {' to '.join(span)} % of "
             f"the longest shots are fitted, for there are whole cells alone, and at least the "

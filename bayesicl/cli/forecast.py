@@ -196,19 +196,18 @@ def _misses(scores: "pd.DataFrame") -> list[str]:
         share, n = row["coverage 90%"], row["cells"]
         inside = round(share * n)
         said = f"90 % intervals held {inside} of {n} held-out cells, where {0.9 * n:.0f} were due"
-        failed = (
-            f"HOLD-OUT FAILED: {said}. Do not report its bands, n* or probabilities beyond the fit "
-            "as if they held"
-        )
+        beyond = "its bands, n* or probabilities beyond the fit as if they held"
         if row["verdict 90%"] == "not reached" and share >= 0.9:
             said += ": its bands are wider than they need be"
+        elif row["verdict 90%"] == "not reached" and 0.9 - share <= TOLERANCE[0.9]:
+            said += ": its bands are a little too narrow"
         elif row["verdict 90%"] == "not reached":
-            said += f": its bands are a little too narrow; call them {100 * share:.0f} % intervals"
-            said = said if 0.9 - share <= TOLERANCE[0.9] else failed
-        elif binom.cdf(inside, n, 0.9) < UNLIKELY:
+            said = f"HOLD-OUT FAILED: {said}. Do not report {beyond}"
+        elif row["verdict 90%"] == "not decided" and binom.cdf(inside, n, 0.9) < UNLIKELY:
             said = (
-                f"{failed}. (Cells of a curve miss together, and these curves are too few to tell "
-                "whether the law fails elsewhere, too)"
+                f"HOLD-OUT IN DOUBT: {said}. Cells of a curve miss together, so these few curves "
+                "cannot tell whether the law fails elsewhere, too; hold out more before you report "
+                f"{beyond}"
             )
         else:
             continue

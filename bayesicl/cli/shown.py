@@ -9,12 +9,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 HEADINGS = {
-    "fits": "Fitted: so many cells, from and to these shots",
+    "fits": "Fitted: so many cells, from and to these shots; `fitted` is the share of the longest "
+    "shots",
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
     "useful": "Useful shots, as the laws have it: from so many on, doubling them gains less than "
-    "`gain` with this probability (what the laws miss is not in it). > N: not even from N on, the "
-    "`last` shots whose double is within --shots. at_last: how probable it is that doubling these "
-    "gains less; near 0 the curve still rises there",
+    "`gain` with this probability (what the laws miss is not in it, and is in the mean curve's "
+    "bands: their medians may rise by more). > N: not even from N on, the "
+    "`last` that was looked at. at_last: how probable it is that doubling these gains less; near 0 "
+    "it still gains there",
     "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "
     "may lie below again later)",
     "curves": "Predictions: medians and intervals, by what each band is of; outside the fitted "
@@ -63,7 +65,8 @@ def _fits(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
 
 def _shots_to(table: "pd.DataFrame", last: int) -> "pd.DataFrame":
     quantiles = [column for column in map(str, table) if column.startswith("n* ")]
-    return table.assign(**{c: table[c].map(lambda n: _shots(n, last)) for c in quantiles})
+    never = {c: table[c].map(_hedged) for c in map(str, table) if c.startswith("not_by_")}
+    return table.assign(**{c: table[c].map(lambda n: _shots(n, last)) for c in quantiles}, **never)
 
 
 def _useful(table: "pd.DataFrame", last: int) -> "pd.DataFrame":

@@ -29,8 +29,8 @@ ORIGINS = "origins"  # folder of fits from which the laws were weighed
 KEPT = 250  # draws a chain of a fit at an origin, as in benchmarks/forecast.py
 TRIED = 5  # cells of the shortest fits on which forecasts were tried (benchmarks/forecast.py)
 FAR = 30  # times the fitted shots, beyond which they held too little: HELD
-# In 90 % bands, at all rolling origins:
-HELD = "46 % of cells of long-context curves, 91 % of two small models' (benchmarks/README.md)"
+# In 90 % bands, of all splits (benchmarks/README.md):
+HELD = "40 % of 48 cells of long-context curves, 91 % of 22 of two small models'"
 LONGER = "--warmup and --draws (all fits are then made anew)"
 
 
@@ -62,6 +62,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
     from bayesicl.combine import combine
     from bayesicl.curves import Curves
     from bayesicl.files import load
+    from bayesicl.law import load_law
     from bayesicl.population import NAME, load_population
     from bayesicl.settings import Settings
     from bayesicl.stack import at_origin, by_origin, origins
@@ -77,6 +78,11 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
         for law in chosen_laws(None, curves.scale, prior, beside=own)
         if not told or told.get(law.base, 0.0) > 0
     ]
+    named = {load_law(law).name for law in own}
+    if told and (bare := sorted(named - {law.base for law in laws})):
+        raise InputError(
+            f"prior {prior} gives law {bare[0]} no weight in a stack; add one under its `weights`"
+        )
     usual = {law.name: told.get(law.base, 1.0) for law in laws}
     if len(laws) == 1:
         common.say(f"the stack is of one law, {laws[0].name}: nothing is weighed")
@@ -115,13 +121,13 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             trees = {law: load(path) for (name, law), path in whole.items() if name == study.label}
             if not trees:
                 continue
-            found, tried = before.of(study.label), len(earlier.get(study.label, []))
-            left = len(by_origin(found, trees)), len(origins(study))
-            failed = _failed(tried - len(found), tried, *left)
+            found, asked = before.of(study.label), len(origins(study))
+            left = len(by_origin(found, trees))
+            failed = _failed(asked * len(laws) - len(found), asked * len(laws), left, asked)
             others = before.others(study.label, tuple(trees))
             weights, heard, factor = combine(trees, found, usual, others, seed=args.seed)
             cautions = [*heard.cautions, *_untried(study, max(args.shots))]
-            cautions += [failed] if failed and left[0] else []
+            cautions += [failed] if failed else []
             whole_of = sum(usual[law] for law in trees)
             yield Stacked(
                 study.label,
@@ -130,7 +136,7 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
                 [weights[law] for law in trees],
                 heard._replace(cautions=cautions),
                 factor,
-                f"{study.label}: {failed}" if failed and not left[0] else "",
+                f"{study.label}: {failed}" if failed and not left else "",
             )
 
 
@@ -142,9 +148,10 @@ def _near(shots: Sequence[int], curves: "Curves") -> list[int]:
     last, label = min((_last(study), study.label) for study in curves)
     found = [n for n in shots if n <= FAR * last]
     if len(found) < len(shots):
+        left = ", ".join(map(str, shots[len(found) :]))
         common.say(
-            f"predicted up to {found[-1]} shots: beyond {FAR} times the fitted ones, {last} of "
-            f"{label}, 90 % bands held {HELD}; ask for more with --shots"
+            f"left out: {left} shots, over {FAR} times the fitted ones ({last} of {label}); so far "
+            f"ahead 90 % bands held {HELD}. Name them with --shots to have them"
         )
     return found
 
@@ -206,10 +213,10 @@ class _Before:
 
 
 def _failed(failed: int, tried: int, left: int, origins: int) -> str:
-    """What to say of fits at origins that failed their gates; left: origins without any."""
+    """What to say of fits at origins of which some are missing or failed; left: whole origins."""
     if not failed:
         return ""
-    what = f"{failed} of {tried} fits to the first cells alone did not converge"
+    what = f"{failed} of {tried} fits to the first cells alone did not converge or broke down"
     if left:
         return (
             f"{what}: {origins - left} of {origins} origins count neither for weights nor for "

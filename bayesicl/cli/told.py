@@ -63,10 +63,15 @@ def told_of(
     """
     import pandas as pd
 
+    from bayesicl.law import load_law
+
     of_table = not _holds_fits(args.source[0])
     if of_table and args.law is None and args.noise is None and args.backgrounds == 1:
         args.law = [STACK]  # the recommended one
     laws, seen = args.law or [], Seen()
+    if of_table:
+        for law in sorted(set(laws) - {STACK, "paper", "all"}):
+            load_law(law)  # a name that is none is told before all else
     if STACK not in laws:
         args.shots = args.shots or SHOTS
         if args.plot is not None:
@@ -101,10 +106,11 @@ def told_of(
 
 
 def _grid(args: argparse.Namespace) -> list[int]:
-    """Where paths are drawn, to see them cross."""
+    """Where paths are drawn, to see them cross, and the last shots that can be doubled."""
     from bayesicl.forecast import curve_shots
 
-    return sorted({*args.shots, *curve_shots(max(args.shots))})
+    last = max(args.shots)
+    return sorted({*args.shots, last // 2, *curve_shots(last)})
 
 
 def _of_fit(tree: "xr.DataTree", args: argparse.Namespace, seen: Seen) -> Told:
@@ -224,7 +230,9 @@ def _table(args: argparse.Namespace) -> "Curves":
     _check_levels(args, curves.scale)
     if args.fit_shots is None and args.fit_points is None and not stacked:
         raise InputError(
-            f"{first} is a table: say how much of each curve to fit, such as --fit-shots 25%"
+            f"{first} is a table: say how much of each curve to fit, such as --fit-shots 25%, and "
+            f"the rest is scored; to forecast beyond all of it, `bayesicl fit {first} --out DIR`, "
+            "then `bayesicl forecast DIR`"
         )
     if args.out is None:
         raise InputError(f"{first} is a table: say where its fits go with --out DIR")
