@@ -75,6 +75,7 @@ def learn(
                 noises[kind].append((*found, curve))
     return {
         "source": source,
+        "quantity": scales[0],
         "seen": sorted({study_of(tree).digest for tree in fits}),
         "laws": {name: _usual(name, found) for name, found in laws.items()},
         "noises": {

@@ -12,7 +12,7 @@ from bayesicl.errors import InputError
 from bayesicl.law import AT, BAYESIAN, LAWS, TYINGS, Law, laws_of, load_law, parted
 from bayesicl.misfit import SUFFIX
 from bayesicl.noise import Noise
-from bayesicl.noises import NOISES, load_noise
+from bayesicl.noises import load_noise
 from bayesicl.population import load_population
 from bayesicl.program import arrays
 
@@ -119,12 +119,9 @@ def _check_units(study: Study, noise: Noise) -> None:
     own, _, prior = noise.name.partition(AT)
     if not prior or not own.endswith(SUFFIX):
         return
-    known = load_population(prior)
-    scales = {NOISES[name].scale for name in known.noises if name in NOISES}
-    scales |= {load_law(name).scale for name in known.laws if name in LAWS}
-    if scales and study.scale not in scales:
+    if (quantity := load_population(prior).quantity) != study.scale.name:
         raise InputError(
-            f"{study.label}: prior {prior} was learned from {scales.pop().name}, and the outcome "
+            f"{study.label}: prior {prior} was learned from {quantity}, and the outcome "
             f"here is {study.scale.name}, another quantity; take the declared prior (--noise "
             "misfit), or learn one from fits of that (bayesicl learn)"
         )

@@ -73,9 +73,9 @@ class Population:
     """A learned prior.
 
     name: as fits know it. laws, noises: by name. weights: of a stack's laws, by name, before any of
-    them was tried; empty in a file of `learn`. source: where it is from. seen: digests of the
-    curves that it was learned from, where its file tells (`Study.digest`). digest: SHA-256 of what
-    laws and noises are.
+    them was tried; empty in a file of `learn`. source: where it is from. quantity: what its curves
+    are of, the name of a `Scale`. seen: digests of the curves that it was learned from, where its
+    file tells (`Study.digest`). digest: SHA-256 of what laws and noises are.
     """
 
     name: str
@@ -83,6 +83,7 @@ class Population:
     noises: dict[str, Usual]
     weights: dict[str, float]
     source: str
+    quantity: str
     seen: frozenset[str]
     digest: str
 
@@ -97,7 +98,8 @@ def _read(path: Path, stamp: tuple[float, int]) -> Population:
     )
     name, weights = NAME if path == BUNDLED else path.stem, record.get("weights", {})
     seen = frozenset(record.get("seen", ()))
-    return Population(name, laws, noises, weights, record["source"], seen, digest)
+    source, quantity = record["source"], record["quantity"]
+    return Population(name, laws, noises, weights, source, quantity, seen, digest)
 
 
 def load_population(name: str) -> Population:

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from bayesicl.scale import MEAN_NLL, PROBABILITY
+
 SYMMETRIC = 1e-6  # as a correlation: by so much rounding may set two entries apart
 
 
@@ -43,9 +45,13 @@ def _parsed(path: Path) -> Any:
 
 
 def _checked(record: Any) -> dict[str, Any]:
-    whole = _object(record, "the file", ("source", "laws", "noises"), ("seen", "weights"))
+    needed = ("source", "quantity", "laws", "noises")
+    whole = _object(record, "the file", needed, ("seen", "weights"))
     if not isinstance(whole["source"], str):
         raise Wrong(f"`source` must be text, got {_kind(whole['source'])}")
+    if whole["quantity"] not in (quantities := [PROBABILITY.name, MEAN_NLL.name]):
+        got = _shown(whole["quantity"])
+        raise Wrong(f"`quantity`, what curves are of, must be {' or '.join(quantities)}, got {got}")
     for group in ("laws", "noises"):
         for name, usual in _object(whole[group], f"`{group}`").items():
             _check_usual(usual, f"{group}.{name}")

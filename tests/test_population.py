@@ -48,6 +48,7 @@ def record():
     }
     return {
         "source": "made up",
+        "quantity": "probability",
         "laws": {"hill": one("hill")},
         "noises": {name: one(name) for name in ("beta-binomial", "misfit")},
         "weights": {"hill": 1.0},
@@ -242,9 +243,11 @@ def test_what_cannot_be_used(prior, curves, tmp_path):
     broken.write_text('{"laws": 3}')
     with pytest.raises(InputError, match="'population' is bayesicl's own; give yours another"):
         load_law(f"hill@{tmp_path / 'population.json'}")
-    with pytest.raises(InputError, match=r"broken\.json: the file lacks `source`, `noises`"):
+    with pytest.raises(
+        InputError, match=r"broken\.json: the file lacks `source`, `quantity`, `noises`"
+    ):
         load_law(f"hill@{broken}")
-    broken.write_text('{"source": "none", "laws": {}, "noises": {}}')
+    broken.write_text('{"source": "none", "quantity": "probability", "laws": {}, "noises": {}}')
     with pytest.raises(InputError, match=r"broken\.json: it holds no laws; learn it anew"):
         chosen_laws(None, PROBABILITY, str(broken))
     short, alone = record(), record()

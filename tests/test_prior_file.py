@@ -19,6 +19,7 @@ def record():
     }
     return {
         "source": "made up",
+        "quantity": "probability",
         "laws": {"hill": one("gamma", "beta", "n_0", "k")},
         "noises": {"misfit": one("misfit_sd", "misfit_length")},
         "weights": {"hill": 1.0},
@@ -52,10 +53,14 @@ BAD = {  # text of a file, or what becomes of a record: what is said of it
     "a list": ("[1, 2]", "the file must be an object, {...}, got a list"),
     "a number": ("3", "the file must be an object, {...}, got a number"),
     "no laws": (at("laws", value=None), "the file lacks `laws`"),
-    "misspelt": (at("weihgts", value={}), "the file has 'weihgts', which is none of source, laws"),
+    "misspelt": (
+        at("weihgts", value={}),
+        "the file has 'weihgts', which is none of source, quantity",
+    ),
     "part": (hill("center", value=[0.0]), "laws.hill has 'center', which is none of sites"),
     "curves": (hill("curves", value="many"), "laws.hill.curves must be how many there were"),
-    "nothing": ("{}", "the file lacks `source`, `laws`, `noises`"),
+    "nothing": ("{}", "the file lacks `source`, `quantity`, `laws`, `noises`"),
+    "quantity": (at("quantity", value="nats"), "`quantity`, what curves are of, must be probabil"),
     "source": (at("source", value=3), "`source` must be text, got a number"),
     "laws": (at("laws", value=["hill"]), "`laws` must be an object, {...}, got a list"),
     "law": (hill(value=[1, 2]), "laws.hill must be an object, {...}, got a list"),
@@ -162,6 +167,6 @@ def test_every_command_says_it_in_one_line(words, folder, tmp_path, capsys):
     out, err = capsys.readouterr()
     assert out == ""
     [line] = err.splitlines()
-    wrong = "is a folder" if folder else "the file lacks `source`, `noises`"
+    wrong = "is a folder" if folder else "the file lacks `source`, `quantity`, `noises`"
     assert line.startswith(f"bayesicl: error: prior {prior}: {wrong}")
     assert not (tmp_path / "out").exists()
