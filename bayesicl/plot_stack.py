@@ -121,8 +121,9 @@ def _threshold(ax: Axes, prediction: xr.Dataset, threshold: float) -> str:
     if middle <= last:
         tick = {"color": ALERT, "marker": "|", "markersize": 15, "markeredgewidth": 2, "zorder": 5}
         ax.plot(middle, threshold, label="n*, median", **tick)
-    told = [f"{x:.0f}" if x <= last else f"> {last:.0f}" for x in (middle, low, high)]
-    span = f"{told[1]} to {told[2]}" if low <= last else told[1]
+    beyond = f"beyond\u00a0{last:.0f}"  # on one line of the legend
+    told = [f"{x:.0f}" if x <= last else beyond for x in (middle, low, high)]
+    span = f"{told[1]} to {told[2]}" if low <= last else beyond
     return f"shots to {threshold:g}, n*: median {told[0]}, 90 % interval {span}"
 
 

@@ -399,7 +399,7 @@ def test_stack_marks_the_shots_to_a_threshold(rng):
     figure = plot_stack([tree], [part], [1.0], whole, threshold=0.6)  # by half of the paths
     assert [line.get_xdata()[-1] for line in lines(figure.axes[0], "n*, beyond")] == [16]
     figure = plot_stack([tree], [part], [1.0], whole, threshold=0.9)
-    said = "shots to 0.9, n*: median > 16, 90 % interval > 16 to > 16"
+    said = "shots to 0.9, n*: median beyond\u00a016, 90 % interval beyond\u00a016"
     assert said in [text.replace("\n", " ") for text in legend(figure)]
     assert not lines(figure.axes[0], "n*")
 
