@@ -191,7 +191,7 @@ def load_law(law: str | Path | Law) -> Law:
         return law_under(load_law(law), prior, load_population(prior))
     path = Path(law)
     if path.suffix != ".py":
-        close = get_close_matches(str(law), LAWS, n=1)
+        close = get_close_matches(str(law), [*LAWS, "stack"], n=1)
         meant = f" ({close[0]!r}?)" if close else ""
         raise InputError(
             f"unknown law {str(law)!r}{meant}: choose from {', '.join(LAWS)}, one of them under a "

@@ -1,5 +1,7 @@
 """The noises that there are, by name."""
 
+from difflib import get_close_matches
+
 from bayesicl.errors import InputError
 from bayesicl.law import AT
 from bayesicl.misfit import with_misfit
@@ -93,7 +95,9 @@ def load_noise(name: str | None, kind: str) -> Noise:
     if name == "misfit":
         name = f"{suited[0].name}+misfit"
     if name not in NOISES:
-        raise InputError(f"unknown noise {name!r}: choose from misfit, {', '.join(NOISES)}")
+        close = get_close_matches(name, ["misfit", *NOISES], n=1)
+        meant = f" ({close[0]!r}?)" if close else ""
+        raise InputError(f"unknown noise {name!r}{meant}: choose from misfit, {', '.join(NOISES)}")
     if NOISES[name] not in suited:
         raise InputError(
             f"noise {name!r} does not suit an outcome of kind {kind!r}: it is for "

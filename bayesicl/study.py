@@ -168,7 +168,7 @@ def _percent(text: str) -> float:
 def _whole(value: str | int | None, flag: str) -> int:
     if isinstance(value, bool) or not re.fullmatch(r"\d+", str(value).strip()):
         share = ", or a share like 25%" if flag == "--fit-shots" else ""
-        raise InputError(f"{flag} must be a whole number{share}, got {value!r}")
+        raise InputError(f"{flag} must be a whole number of at least 0{share}, got {value!r}")
     return int(str(value))
 
 
@@ -176,6 +176,6 @@ def nothing_left(fit_shots: str | int | None, fit_points: int | None) -> str:
     """Say which split held nothing out."""
     asked = f"--fit-points {fit_points}" if fit_shots is None else f"--fit-shots {fit_shots}"
     advice = "choose less"
-    if "%" in asked:
+    if "%" in asked and _percent(str(fit_shots)) < 100:
         advice = f"a share always fits the first {FIRST_CELLS} cells; use --fit-points for fewer"
     return f"{asked} leaves nothing to predict in any curve; {advice}"

@@ -123,7 +123,7 @@ def label(value: object) -> str:
 
 def listed(names: Iterable[object]) -> str:
     """Column names for a message, at most 20 of them."""
-    texts = [str(name) for name in names]
+    texts = [text if (text := str(name)).isprintable() else repr(text) for name in names]
     return ", ".join(texts[:20]) + (", ..." if len(texts) > 20 else "")
 
 

@@ -172,17 +172,13 @@ def test_laws_and_noise_that_a_prior_knows(prior, curves, tmp_path, capsys):
     assert learned_noise(read_curves(table), "given-se", str(prior)) == "given-se"
 
 
-def test_a_misspelt_noise_of_a_prior_is_told(prior, capsys):
+def test_a_misspelt_noise_of_a_prior_is_refused(prior):
     told = record()
     told["noises"] = {"misfitt": told["noises"]["misfit"]}
     prior.write_text(json.dumps(told))
     table = pd.DataFrame({"shots": [0, 1, 2, 4], "correct": [2, 3, 5, 6], "total": 9})
-    learned_noise(read_curves(table), "misfit", str(prior))
-    *_, line = capsys.readouterr().err.splitlines()
-    assert line == (
-        f"bayesicl: prior {prior}: noise 'misfitt' is none of bayesicl's and goes unused; if "
-        "'misfit' is meant, correct it in the file"
-    )
+    with pytest.raises(InputError, match="noise 'misfitt' is none of bayesicl's; if 'misfit' is m"):
+        learned_noise(read_curves(table), "misfit", str(prior))
 
 
 def test_a_misspelt_law_of_a_prior_is_told(prior, capsys):

@@ -110,12 +110,12 @@ def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
     parts = {name.removesuffix(SUFFIX) for name in names}
     parts |= {MISFIT for name in names if name.endswith(SUFFIX)}
     known = set(load_population(prior).noises)
+    for name in sorted(known - {MISFIT, *NOISES}):
+        meant = _meant(name, [MISFIT, *NOISES])
+        raise InputError(f"prior {prior}: noise {name!r} is none of bayesicl's{meant}")
     if unknown := sorted(parts - known):
         common.say(
             f"prior {prior} has nothing on noise {', '.join(unknown)}: there the declared prior "
             "holds"
         )
-    for name in sorted(known - {MISFIT, *NOISES}):
-        meant = _meant(name, [MISFIT, *NOISES])
-        common.say(f"prior {prior}: noise {name!r} is none of bayesicl's and goes unused{meant}")
     return f"{noise}{AT}{prior}" if parts & known else noise

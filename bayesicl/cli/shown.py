@@ -13,8 +13,8 @@ HEADINGS = {
     "shots",
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
     "useful": "Useful shots, as the laws have it: from so many on, doubling them gains less than "
-    "`gain` with this probability (what the laws miss is not in it, and is in the mean curve's "
-    "bands: their medians may rise by more). > N: not even from N on, the "
+    "`gain` with this probability (what the laws miss is not in it; where misfit was fitted the "
+    "mean curve's bands have it, and their medians may rise by more). > N: not even from N on, the "
     "`last` that was looked at. at_last: how probable it is that doubling these gains less; near 0 "
     "it still gains there",
     "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "

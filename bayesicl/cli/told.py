@@ -234,7 +234,7 @@ def _table(args: argparse.Namespace) -> "Curves":
             f"the rest is scored; to forecast beyond all of it, `bayesicl fit {first} --out DIR`, "
             "then `bayesicl forecast DIR`"
         )
-    if args.out is None:
+    if not args.out:
         raise InputError(f"{first} is a table: say where its fits go with --out DIR")
     if args.keep_draws == 0:
         raise InputError("--keep-draws none: predictions need draws; leave it out")
