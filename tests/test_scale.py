@@ -227,10 +227,10 @@ def test_a_stack_under_a_prior_of_ones_own(tmp_path, capsys):
     prior.write_text(json.dumps(record))
     command = [
         "forecast", new, "--prior", prior, "--out", tmp_path / "new", "--fit-points", "5",
-        "--threshold", "2.5", "--warmup", "200", "--draws", "250", "--executor", "here", "--json",
+        "--threshold", "2.5", "--executor", "here", "--json",
     ]  # fmt: skip
     code, out, err = run(capsys, *command, "--law", "stack", own)
-    assert code in (0, 3), err
+    assert code == 0, err
     tables = json.loads(out)
     weights = {row["law"]: row["weight"] for row in tables["weights"]}
     assert list(weights) == ["manyshot@mine", "level@mine"]
