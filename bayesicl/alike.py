@@ -12,8 +12,9 @@ from bayesicl.table import Table
 def check_alike(table: Table, column: str, codes: np.ndarray, labels: list[str]) -> None:
     """Look at the labels of a key column; codes: the label of each row.
 
-    Raises InputError where two differ by nothing that can be seen (spaces, or how accents are put
-    together). Warns where they differ in upper and lower case alone, which may be meant.
+    Raises InputError where two differ by nothing that can be seen (spaces, characters without
+    width, or how accents are put together). Warns where they differ in upper and lower case alone,
+    which may be meant.
     """
     plain = [" ".join(_seen(label).split()) for label in labels]
     if same := _pairs(plain):

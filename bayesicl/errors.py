@@ -1,5 +1,18 @@
 """What goes wrong with a user's input, told so that the user can put it right."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """In brackets, behind a name that is none, the known one that may be meant; "" without one.
+
+    >>> nearest("pwoer", ["hill", "power"])
+    " ('power'?)"
+    """
+    close = get_close_matches(name, known, n=1)
+    return f" ({close[0]!r}?)" if close else ""
+
 
 class InputError(ValueError):
     """The input cannot be used as it is.

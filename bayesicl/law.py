@@ -12,7 +12,6 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from difflib import get_close_matches
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from bayesicl.errors import InputError
+from bayesicl.errors import InputError, nearest
 from bayesicl.scale import PROBABILITY, Scale
 
 PAPER = ("general", "sampling", "scoring", "power", "bounded", "logistic")
@@ -191,8 +190,7 @@ def load_law(law: str | Path | Law) -> Law:
         return law_under(load_law(law), prior, load_population(prior))
     path = Path(law)
     if path.suffix != ".py":
-        close = get_close_matches(str(law), [*LAWS, "stack"], n=1)
-        meant = f" ({close[0]!r}?)" if close else ""
+        meant = nearest(str(law), [*LAWS, "stack"])
         raise InputError(
             f"unknown law {str(law)!r}{meant}: choose from {', '.join(LAWS)}, one of them under a "
             "learned prior (such as power@population), or the path of a Python file that defines "

@@ -1,8 +1,6 @@
 """The noises that there are, by name."""
 
-from difflib import get_close_matches
-
-from bayesicl.errors import InputError
+from bayesicl.errors import InputError, nearest
 from bayesicl.law import AT
 from bayesicl.misfit import with_misfit
 from bayesicl.noise import (
@@ -95,8 +93,7 @@ def load_noise(name: str | None, kind: str) -> Noise:
     if name == "misfit":
         name = f"{suited[0].name}+misfit"
     if name not in NOISES:
-        close = get_close_matches(name, ["misfit", *NOISES], n=1)
-        meant = f" ({close[0]!r}?)" if close else ""
+        meant = nearest(name, ["misfit", *NOISES])
         raise InputError(f"unknown noise {name!r}{meant}: choose from misfit, {', '.join(NOISES)}")
     if NOISES[name] not in suited:
         raise InputError(

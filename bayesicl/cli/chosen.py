@@ -98,7 +98,10 @@ def _meant(name: str, known: Iterable[str]) -> str:
 
 
 def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
-    """The name of a noise under a learned prior; says what of it that does not know."""
+    """The name of a noise under a learned prior; says what of it that does not know.
+
+    Raises InputError where the prior's file has a noise that is none.
+    """
     from bayesicl.law import AT
     from bayesicl.misfit import SUFFIX
     from bayesicl.noises import NOISES, load_noise
@@ -110,9 +113,9 @@ def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
     parts = {name.removesuffix(SUFFIX) for name in names}
     parts |= {MISFIT for name in names if name.endswith(SUFFIX)}
     known = set(load_population(prior).noises)
-    for name in sorted(known - {MISFIT, *NOISES}):
-        meant = _meant(name, [MISFIT, *NOISES])
-        raise InputError(f"prior {prior}: noise {name!r} is none of bayesicl's{meant}")
+    if odd := sorted(known - {MISFIT, *NOISES}):
+        meant = _meant(odd[0], [MISFIT, *NOISES])
+        raise InputError(f"prior {prior}: noise {odd[0]!r} is none of bayesicl's{meant}")
     if unknown := sorted(parts - known):
         common.say(
             f"prior {prior} has nothing on noise {', '.join(unknown)}: there the declared prior "
