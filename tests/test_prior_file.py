@@ -50,6 +50,7 @@ def hill(*path, value):
 BAD = {  # text of a file, or what becomes of a record: what is said of it
     "empty": ("  \n", "the file is empty"),
     "no JSON": ('{"source": "x",\n "laws": }', "line 2, column 10: is not JSON (Expecting value)"),
+    "digits": ('{"source": ' + "1" * 5000 + "}", "holds what is no number of JSON"),
     "a list": ("[1, 2]", "the file must be an object, {...}, got a list"),
     "a number": ("3", "the file must be an object, {...}, got a number"),
     "no laws": (at("laws", value=None), "the file lacks `laws`"),

@@ -229,6 +229,12 @@ def test_a_stack_under_a_prior_of_ones_own(tmp_path, capsys):
         "forecast", new, "--prior", prior, "--out", tmp_path / "new", "--fit-points", "5",
         "--threshold", "2.5", "--executor", "here", "--json",
     ]  # fmt: skip
+    prior.write_text(json.dumps(record | {"weights": {"manyshot": 1.0}}))
+    code, _, err = run(capsys, *command, "--law", "stack", own)
+    assert code == 2
+    assert f"prior {prior} gives law level no weight in a stack" in err
+    assert not list(tmp_path.glob("new/*"))
+    prior.write_text(json.dumps(record))
     code, out, err = run(capsys, *command, "--law", "stack", own)
     assert code == 0, err
     tables = json.loads(out)
