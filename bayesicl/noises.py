@@ -16,7 +16,7 @@ from bayesicl.noise import (
     sample_replicates,
     sample_scatter,
 )
-from bayesicl.population import NAME, load_population, noise_under
+from bayesicl.population import MISFIT, NAME, load_population, noise_under
 from bayesicl.scale import MEAN_NLL, Scale
 
 _PLAIN = (
@@ -87,6 +87,7 @@ def load_noise(name: str | None, kind: str) -> Noise:
     if name is not None and AT in name:
         name, _, prior = name.partition(AT)
         noise = load_noise(name or None, kind)
+        known_noises(prior)
         return noise_under(noise, prior, load_population(prior))
     if name is None:
         return suited[0]
@@ -102,6 +103,20 @@ def load_noise(name: str | None, kind: str) -> Noise:
             f"{', '.join(noise.name for noise in suited)}"
         )
     return NOISES[name]
+
+
+def known_noises(prior: str) -> set[str]:
+    """The noises, and the misfit, that a learned prior knows.
+
+    Raises InputError where its file has one that is none.
+    """
+    known, there = set(load_population(prior).noises), [MISFIT, *(one.name for one in _PLAIN)]
+    if odd := sorted(known - set(there)):
+        meant = nearest(odd[0], there)
+        raise InputError(
+            f"prior {prior}: noise {odd[0]!r} is none of bayesicl's{meant}; correct it in the file"
+        )
+    return known
 
 
 def kinds_of(scale: Scale) -> tuple[str, ...]:

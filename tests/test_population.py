@@ -177,8 +177,11 @@ def test_a_misspelt_noise_of_a_prior_is_refused(prior):
     told["noises"] = {"misfitt": told["noises"]["misfit"]}
     prior.write_text(json.dumps(told))
     table = pd.DataFrame({"shots": [0, 1, 2, 4], "correct": [2, 3, 5, 6], "total": 9})
-    with pytest.raises(InputError, match="noise 'misfitt' is none of bayesicl's; if 'misfit' is m"):
+    wrong = r"noise 'misfitt' is none of bayesicl's \('misfit'\?\); correct it in the file"
+    with pytest.raises(InputError, match=wrong):
         learned_noise(read_curves(table), "misfit", str(prior))
+    with pytest.raises(InputError, match=wrong):
+        load_noise(f"misfit@{prior}", "counts")
 
 
 def test_a_misspelt_law_of_a_prior_is_told(prior, capsys):
@@ -187,13 +190,13 @@ def test_a_misspelt_law_of_a_prior_is_told(prior, capsys):
     prior.write_text(json.dumps(told))
     assert [law.name for law in chosen_laws(None, PROBABILITY, str(prior))] == ["hill@mine"]
     [line] = capsys.readouterr().err.splitlines()
-    assert f"prior {prior}: law 'powr' is none of bayesicl's and goes unused" in line
-    assert "if 'power' is meant, correct it in the file" in line
+    assert f"prior {prior}: law 'powr' ('power'?) is none of bayesicl's and goes unused" in line
+    assert "correct it in the file, or, if it is your own" in line
     assert [law.name for law in chosen_laws(["hill"], PROBABILITY, str(prior))] == ["hill@mine"]
     assert not capsys.readouterr().err  # no other was asked for
     told |= {"laws": {"powr": told["laws"]["powr"]}, "weights": {}}
     prior.write_text(json.dumps(told))
-    with pytest.raises(InputError, match=r"'powr' is none of bayesicl's .* if 'power' is meant"):
+    with pytest.raises(InputError, match=r"'powr' \('power'\?\) is none of bayesicl's"):
         chosen_laws(None, PROBABILITY, str(prior))
 
 

@@ -1,11 +1,10 @@
 """Which laws, and which noise, the options of a command ask for."""
 
 from collections.abc import Iterable, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from bayesicl.cli import common
-from bayesicl.errors import InputError
+from bayesicl.errors import InputError, nearest
 
 if TYPE_CHECKING:
     from bayesicl.curves import Curves
@@ -85,16 +84,11 @@ def _unknown(prior: str, known: Iterable[str], names: Sequence[str]) -> list[str
     for law in known:
         if law not in LAWS and law not in given:
             lines.append(
-                f"prior {prior}: law {law!r} is none of bayesicl's and goes unused"
-                f"{_meant(law, LAWS)}; if it is your own, name its file with --law (beside stack, "
-                "for a stack)"
+                f"prior {prior}: law {law!r}{nearest(law, LAWS)} is none of bayesicl's and goes "
+                "unused; correct it in the file, or, if it is your own, name its file with --law "
+                "(beside stack, for a stack)"
             )
     return lines
-
-
-def _meant(name: str, known: Iterable[str]) -> str:
-    meant = get_close_matches(name, known, n=1)
-    return f"; if {meant[0]!r} is meant, correct it in the file" if meant else ""
 
 
 def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
@@ -104,18 +98,15 @@ def learned_noise(curves: "Curves", noise: str, prior: str) -> str:
     """
     from bayesicl.law import AT
     from bayesicl.misfit import SUFFIX
-    from bayesicl.noises import NOISES, load_noise
-    from bayesicl.population import MISFIT, load_population
+    from bayesicl.noises import known_noises, load_noise
+    from bayesicl.population import MISFIT
 
     if AT in noise:
         raise InputError(f"{noise} names a prior of its own; leave out --prior {prior}")
     names = {load_noise(noise, study.kind).name for study in curves}
     parts = {name.removesuffix(SUFFIX) for name in names}
     parts |= {MISFIT for name in names if name.endswith(SUFFIX)}
-    known = set(load_population(prior).noises)
-    if odd := sorted(known - {MISFIT, *NOISES}):
-        meant = _meant(odd[0], [MISFIT, *NOISES])
-        raise InputError(f"prior {prior}: noise {odd[0]!r} is none of bayesicl's{meant}")
+    known = known_noises(prior)
     if unknown := sorted(parts - known):
         common.say(
             f"prior {prior} has nothing on noise {', '.join(unknown)}: there the declared prior "
