@@ -138,15 +138,18 @@ def _apart(found: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
     under = [_under(a["noise"], a["law_path"]) for a in (found, asked)]
     if under[0] != under[1]:
         moved.append(f"{under[0]}, now {under[1]}")
-    elif was.get("noise_hash") != now["noise_hash"]:
+    elif was.get("noise_hash", "") != now["noise_hash"]:
         moved.append(f"what {now['noise'].partition(AT)[2]} held before it was changed")
-    elif was.get("law_hash") != now["law_hash"]:
+    elif was.get("law_hash", "") != now["law_hash"]:
         law, prior = parted(now["law_path"] or now["law"])
         same = prior in ("", now["noise"].partition(AT)[2])  # the noise's hash would tell
         moved.append(f"what {law if same else f'{law} or {prior}'} held before it was changed")
-    if [was.get("data_hash"), was.get("fitted_hash")] != [now["data_hash"], now["fitted_hash"]]:
+    if [was.get("data_hash", ""), was.get("fitted_hash", "")] != [
+        now["data_hash"],
+        now["fitted_hash"],
+    ]:
         moved.append("other data")
-    if was.get("code_hash") != now["code_hash"]:
+    if was.get("code_hash", "") != now["code_hash"]:
         moved.append("another version of bayesicl")
     return f"made with {' and '.join(moved) or 'another law'}"
 

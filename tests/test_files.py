@@ -255,6 +255,19 @@ def test_why_a_fit_is_not_the_one_that_is_asked_for(now, why, trees, tmp_path):
     assert str(told.value) == f"made with {why}"
 
 
+def test_a_fit_of_before_noises_had_hashes(trees, tmp_path):
+    store, task = Store(tmp_path), tasks()[0]
+    path = store.place(task.study, "power")
+    attrs = attributes(task, Settings(draws=100), 0, "cpu")
+    tree = trees[0].copy()
+    old = {**trees[0].attrs, **attrs}
+    del old["noise_hash"]
+    tree.attrs = old
+    save(tree, path)
+    with pytest.raises(InputError, match=r"^made with seed 0, now 1$"):
+        store.finished(path, attrs | {"seed": 1})
+
+
 def test_a_fit_whose_law_alone_has_a_prior_names_both(trees, tmp_path):
     """One hash is of law and prior, and nothing else tells which of them was changed."""
     store, task = Store(tmp_path), tasks()[0]
