@@ -31,9 +31,13 @@ def check_alike(table: Table, column: str, codes: np.ndarray, labels: list[str])
         )
 
 
+# Zero-width space, word joiner, byte order mark, soft hyphen, marks of direction.
+UNSEEN = "\u200b\u2060\ufeff\u00ad\u200e\u200f"
+
+
 def _seen(label: str) -> str:
     """A label without characters that take no room, and with its accents in one way."""
-    shown = "".join(c for c in label if unicodedata.category(c) != "Cf")
+    shown = "".join(c for c in label if c not in UNSEEN)
     return unicodedata.normalize("NFC", shown)
 
 

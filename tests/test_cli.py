@@ -554,9 +554,10 @@ FAILED = (
     ("inside", "cells", "known", "words"),
     [
         (8, 20, "not decided", "HOLD-OUT IN DOUBT: 90 % intervals held 8 of 20 held-out cells, "
-         "where 18 were due. Cells of a curve miss together, so these few curves cannot tell "
-         "whether the law fails elsewhere, too; hold out more before you report its bands, n* or "
-         "probabilities beyond the fit as if they held."),
+         "where 18 were due. On these curves they did not hold; cells of a curve miss together, "
+         "so these few cannot tell whether the law fails elsewhere, too. Hold out cells of more "
+         "curves or models before you report its bands, n* or probabilities beyond the fit as if "
+         "they held."),
         (83, 100, "not reached", f"{FAILED.format(83, 100, 90)}."),
         (880, 1000, "not reached", "90 % intervals held 880 of 1000 held-out cells, where 900 were "
          "due: its bands are a little too narrow."),

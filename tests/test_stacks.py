@@ -58,8 +58,7 @@ def test_the_first_run_says_what_it_does_and_does_not(folder):
         f"held {HELD}. Name them with --shots to have them"
     ]
     assert [line for line in said if "fits to make" in line] == [
-        f"{FITS} fits to make: of all that is fitted, and of its first cells, by which laws are "
-        "weighed"
+        f"{FITS} fits to make: of all that is fitted, and of its first cells"
     ]
     [unknown] = [line for line in said if "does not list the curves" in line]
     assert f"prior {folder / 'mine.json'} does not list" in unknown
@@ -180,5 +179,5 @@ def test_a_stack_of_one_law_says_that_nothing_is_weighed(folder, capsys, monkeyp
     with pytest.raises(EOFError):
         main(command(folder, prior="one.json"))
     err = capsys.readouterr().err
-    assert "law 'powr' is none of bayesicl's and goes unused; if 'power' is meant" in err
+    assert "law 'powr' ('power'?) is none of bayesicl's and goes unused" in err
     assert "the stack is of one law, hill@one: nothing is weighed" in err

@@ -134,10 +134,7 @@ def tell(batches: Sequence[Batch]) -> None:
             f"{batches[0].out}: {'; '.join(why)}"
         )
     if len(batches) > 1 and total > kept:
-        common.say(
-            f"{total - kept} fits to make: of all that is fitted, and of its first cells, by which "
-            "laws are weighed"
-        )
+        common.say(f"{total - kept} fits to make: of all that is fitted, and of its first cells")
 
 
 def made(batch: Batch, *, remark: bool = True) -> list[Row]:

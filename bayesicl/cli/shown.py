@@ -14,7 +14,7 @@ HEADINGS = {
     "shots_to": "Shots to the threshold, n*: quantiles, and how probable it is that it lies beyond",
     "useful": "Useful shots, as the laws have it: from so many on, doubling them gains less than "
     "`gain` with this probability (what the laws miss is not in it; where misfit was fitted the "
-    "mean curve's bands have it, and their medians may rise by more). > N: not even from N on, the "
+    "mean curve's bands have it, and their medians may gain more). > N: not even from N on, the "
     "`last` that was looked at. at_last: how probable it is that doubling these gains less; near 0 "
     "it still gains there",
     "reached": "Probability that the mean curve reaches the threshold at these shots or fewer (it "

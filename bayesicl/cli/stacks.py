@@ -122,8 +122,9 @@ def stacks(curves: "Curves", args: argparse.Namespace, failures: list[str]) -> I
             if not trees:
                 continue
             found, asked = before.of(study.label), len(origins(study))
-            left = len(by_origin(found, trees))
-            failed = _failed(asked * len(laws) - len(found), asked * len(laws), left, asked)
+            left, tried = len(by_origin(found, trees)), asked * len(trees)
+            passed = sum(one.law in trees for one in found)
+            failed = _failed(tried - passed, tried, left, asked)
             others = before.others(study.label, tuple(trees))
             weights, heard, factor = combine(trees, found, usual, others, seed=args.seed)
             cautions = [*heard.cautions, *_untried(study, max(args.shots))]
