@@ -206,8 +206,8 @@ def _misses(scores: "pd.DataFrame") -> list[str]:
         elif row["verdict 90%"] == "not decided" and binom.cdf(inside, n, 0.9) < UNLIKELY:
             said = (
                 f"HOLD-OUT IN DOUBT: {said}. On these curves they did not hold; cells of a curve "
-                "miss together, so these few cannot tell whether the law fails elsewhere, too. Hold "
-                f"out cells of more curves or models before you report {beyond}"
+                "miss together, so these few cannot tell whether the law fails elsewhere, too. "
+                f"Hold out cells of more curves or models before you report {beyond}"
             )
         else:
             continue
